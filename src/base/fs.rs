@@ -1,0 +1,145 @@
+//! Writes that survive a crash: after one, a reader finds the old file or the new one, whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Whether a write may take the place of a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it and report [`io::ErrorKind::AlreadyExists`].
+    Keep,
+    /// Take its place.
+    Replace,
+}
+
+/// Writes `bytes` to `path`: temporary file beside it, fsync, rename (or link), fsync of the directory.
+///
+/// Missing parent directories are made. Several processes may write the same path; each write is whole, and with
+/// [`Existing::Keep`] exactly one wins.
+///
+/// # Errors
+///
+/// Whatever the file system reports; nothing is left under a temporary name.
+pub fn write_durably(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
+    write_durably_with(path, existing, |file| file.write_all(bytes))
+}
+
+/// As [`write_durably`], with the content written by `fill`.
+///
+/// # Errors
+///
+/// Whatever `fill` or the file system reports; nothing is left under a temporary name.
+pub fn write_durably_with(
+    path: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let directory = parent(path)?;
+    create_dir_durably(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(directory)?;
+    fill(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    let persisted = match existing {
+        Existing::Keep => file.persist_noclobber(path),
+        Existing::Replace => file.persist(path),
+    };
+    persisted.map_err(|failed| failed.error)?;
+    sync_dir(directory)
+}
+
+/// Removes the file at `path` and makes the removal durable. A file that is not there is fine.
+///
+/// # Errors
+///
+/// Whatever the file system reports, but for a missing file.
+pub fn remove_durably(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent(path)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes `directory` and its parents, each durable before what lies in it.
+///
+/// # Errors
+///
+/// Whatever the file system reports.
+pub fn create_dir_durably(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = parent(directory)?;
+    create_dir_durably(above)?;
+    match fs::create_dir(directory) {
+        Ok(()) => sync_dir(above),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file for appending, made when missing, readable by its owner only.
+///
+/// # Errors
+///
+/// Whatever the file system reports.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Returns the bytes that an unprivileged writer may still write on the file system that holds `path`.
+///
+/// # Errors
+///
+/// Whatever `statvfs` reports.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(directory) if directory.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(directory) => Ok(directory),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the path has no parent directory")),
+    }
+}
+
+fn sync_dir(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_file_is_not_replaced_and_leaves_no_temporary_name() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b/c");
+        write_durably(&path, b"one", Existing::Keep).unwrap();
+        let again = write_durably(&path, b"two", Existing::Keep).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_durably(&path, b"three", Existing::Replace).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failing_writer_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        let failed = write_durably_with(&path, Existing::Replace, |_| Err(io::Error::other("no")));
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_fine() {
+        let home = tempfile::tempdir().unwrap();
+        remove_durably(&home.path().join("nothing")).unwrap();
+    }
+}

@@ -1,0 +1,20 @@
+//! The ground floor: values and rules that know nothing of engines, stores or templates.
+
+mod clock;
+pub mod config;
+mod error;
+mod event;
+pub mod fs;
+mod host;
+mod id;
+mod size;
+
+pub use clock::{Monotonic, now, uptime};
+pub use error::{Classify, ErrorKind, chain};
+pub use event::{Discard, Sink};
+pub use host::{Liveness, Owner};
+pub use id::{
+    BuildKey, ChannelName, EngineId, IdError, ImageId, Sha256Digest, SnapshotId, SnapshotKey, SnapshotName,
+    StoreId,
+};
+pub use size::{ByteSize, Length, SizeError, human_duration};

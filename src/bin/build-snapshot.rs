@@ -1,0 +1,3 @@
+//! The `build-snapshot` program: the same as `kiln build`.
+
+fn main() {}
