@@ -26,3 +26,5 @@
 //! *store* keeps what lasts. *Remove* drops a name, *delete* destroys bytes.
 
 pub mod base;
+pub mod objects;
+pub mod store;
