@@ -26,5 +26,6 @@
 //! *store* keeps what lasts. *Remove* drops a name, *delete* destroys bytes.
 
 pub mod base;
+pub mod docker;
 pub mod objects;
 pub mod store;
