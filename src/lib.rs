@@ -29,3 +29,4 @@ pub mod base;
 pub mod docker;
 pub mod objects;
 pub mod store;
+pub mod template;

@@ -1,0 +1,3 @@
+{% if apt_mirror %}
+RUN /usr/local/lib/kiln/apt-mirror restore
+{% endif %}

@@ -1,0 +1,4 @@
+RUN /usr/local/lib/kiln/apt-install \
+        build-essential \
+        pkg-config \
+        python3-dev

@@ -1,0 +1,2 @@
+COPY entrypoint/environment /etc/environment
+COPY entrypoint/kiln.sh /etc/profile.d/kiln.sh

@@ -1,0 +1,1 @@
+RUN /usr/local/lib/kiln/make-cluster
