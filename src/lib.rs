@@ -26,6 +26,7 @@
 //! *store* keeps what lasts. *Remove* drops a name, *delete* destroys bytes.
 
 pub mod base;
+pub mod catalog;
 pub mod docker;
 pub mod objects;
 pub mod store;
