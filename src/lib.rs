@@ -29,5 +29,6 @@ pub mod base;
 pub mod catalog;
 pub mod docker;
 pub mod objects;
+pub mod snapshot;
 pub mod store;
 pub mod template;
