@@ -27,8 +27,10 @@
 
 pub mod base;
 pub mod catalog;
+pub mod cli;
 pub mod docker;
 pub mod objects;
 pub mod snapshot;
 pub mod store;
 pub mod template;
+pub mod toolkit;

@@ -1,3 +1,9 @@
 //! The `kiln` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use kiln::cli::{Program, start};
+
+fn main() -> ExitCode {
+    start(Program::Kiln)
+}

@@ -1,3 +1,9 @@
 //! The `build-snapshot` program: the same as `kiln build`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use kiln::cli::{Program, start};
+
+fn main() -> ExitCode {
+    start(Program::BuildSnapshot)
+}

@@ -1,6 +1,10 @@
 //! One binary for all integration tests: what the real programs do.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its stage should stop")]
+#![expect(clippy::disallowed_methods, reason = "tests read what scripts/test tells them in the environment")]
 
+mod cli;
 mod dockerfiles;
+mod help;
+mod snapshot;
 mod template;

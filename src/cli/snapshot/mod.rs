@@ -1,0 +1,17 @@
+//! `kiln snapshot`: records of what was baked.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `command` | the commands and what each calls |
+//! | `list` | the table of snapshots |
+//! | `show` | one snapshot on one screen |
+//! | `logs` | a kept log, also while it grows |
+//! | `diff` | what changed between two |
+
+mod command;
+mod diff;
+mod list;
+mod logs;
+mod show;
+
+pub(super) use command::{SnapshotCommand, channels_of_name, painted_state, run};

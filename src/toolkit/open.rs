@@ -1,0 +1,181 @@
+//! Everything that a command needs, opened once.
+
+use std::sync::Arc;
+
+use crate::base::config::{Config, ConfigError, Environment};
+use crate::base::{Classify, ErrorKind, now};
+use crate::catalog::Catalog;
+use crate::docker::{DockerEngine, Engine, EngineError};
+use crate::objects::{DirStore, StoreUrl, StoreUrlError};
+use crate::snapshot::Workbench;
+use crate::store::{Format, FormatError};
+use crate::template::Library;
+
+/// The configuration, the store and the templates. The engine is connected to when somebody asks for it.
+#[derive(Debug)]
+pub struct Toolkit {
+    environment: Environment,
+    config: Config,
+    url: StoreUrl,
+    format: Format,
+    catalog: Catalog,
+    library: Arc<Library>,
+}
+
+/// Why the toolkit could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolkitError {
+    /// `kiln.toml` is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store's URL is wrong.
+    #[error(transparent)]
+    Url(#[from] StoreUrlError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The engine's address cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Classify for ToolkitError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(error) => error.kind(),
+            Self::Url(error) => error.kind(),
+            Self::Format(error) => error.kind(),
+            Self::Engine(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Url(error) => error.hint(),
+            Self::Format(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
+        }
+    }
+}
+
+/// Returns where the store is: as asked for, or else `$KILN_STORE`, or else what `kiln.toml` says, or else the default.
+pub(super) fn store_url(
+    environment: &Environment,
+    config: &Config,
+    asked: Option<&str>,
+) -> Result<StoreUrl, StoreUrlError> {
+    match asked.or_else(|| environment.get("KILN_STORE")).or(config.store.as_deref()) {
+        Some(text) => text.parse(),
+        None => Ok(StoreUrl::of_path(environment.default_store())),
+    }
+}
+
+/// Makes an engine of `$DOCKER_HOST`, or of the engine's usual address, without connecting to it.
+pub(super) fn engine(environment: &Environment) -> Result<Arc<dyn Engine>, EngineError> {
+    Ok(Arc::new(DockerEngine::connect(environment.get("DOCKER_HOST"))?))
+}
+
+impl Toolkit {
+    /// Reads the configuration and opens the store, which is made by its first use. Touches no engine and no network.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration is wrong, or the store cannot be read, made or understood.
+    pub async fn open(environment: Environment, store: Option<&str>) -> Result<Self, ToolkitError> {
+        let config = Config::load(&environment)?;
+        let url = store_url(&environment, &config, store)?;
+        let objects = DirStore::new(url.path().clone());
+        let format = Format::open_or_init(&objects, now()).await?;
+        Ok(Self {
+            environment,
+            config,
+            url,
+            format,
+            catalog: Catalog::new(Arc::new(objects)),
+            library: Arc::new(Library::shipped()),
+        })
+    }
+
+    /// Returns what the jobs on snapshots work with. The engine is not connected to before a job needs it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `$DOCKER_HOST` is no address of an engine.
+    pub fn workbench(&self) -> Result<Workbench, ToolkitError> {
+        Ok(Workbench {
+            catalog: self.catalog.clone(),
+            engine: engine(&self.environment)?,
+            store: self.format.id,
+            library: Arc::clone(&self.library),
+            state_dir: self.environment.state_dir(),
+        })
+    }
+
+    /// Returns the environment.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Returns the configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns where the store is.
+    #[must_use]
+    pub fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// Returns what the store is.
+    #[must_use]
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Returns the records.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Returns the templates.
+    #[must_use]
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_the_asked_one_then_the_environments_then_the_configured_one() {
+        let environment = Environment::of([("HOME", "/h"), ("KILN_STORE", "/env")]);
+        let bare = Environment::of([("HOME", "/h")]);
+        let config = Config { store: Some("/config".into()), ..Config::default() };
+        for (environment, config, asked, path) in [
+            (&environment, &config, Some("/asked"), "/asked"),
+            (&environment, &config, None, "/env"),
+            (&bare, &config, None, "/config"),
+            (&bare, &Config::default(), None, "/h/.local/share/kiln/store"),
+        ] {
+            assert_eq!(store_url(environment, config, asked).unwrap().to_string(), path);
+        }
+    }
+
+    #[tokio::test]
+    async fn opening_makes_the_store_and_asks_no_engine() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().to_str().unwrap();
+        let environment = Environment::of([("HOME", home), ("DOCKER_HOST", "unix:///nonexistent")]);
+        let first = Toolkit::open(environment.clone(), None).await.unwrap();
+        assert!(first.workbench().is_ok());
+        let again = Toolkit::open(environment, None).await.unwrap();
+        assert_eq!(first.format(), again.format());
+    }
+}
