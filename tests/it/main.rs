@@ -5,6 +5,7 @@
 
 mod cli;
 mod dockerfiles;
+mod e2e;
 mod help;
 mod snapshot;
 mod template;

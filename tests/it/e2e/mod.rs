@@ -1,0 +1,10 @@
+//! What the real programs do with a real Docker Engine. Ignored unless asked for: `scripts/test` runs them.
+
+mod bad_luck;
+mod ca;
+mod harness;
+mod journey;
+mod limits;
+mod repo;
+mod secrets;
+mod shipped;
