@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshots::next_key;
 use super::{Catalog, CatalogError};
 use crate::base::{ChannelName, SnapshotId, SnapshotName};
-use crate::objects::{Key, Prefix};
+use crate::objects::Prefix;
 
 /// A move of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,14 +66,14 @@ impl Catalog {
         at: jiff::Timestamp,
     ) -> Result<ChannelMove, CatalogError> {
         let prefix = format!("chan/{name}/{channel}");
-        let last = self.channel(name, channel).await?;
+        let listed = self.objects().list(&Prefix::new(prefix.clone())?).await?;
+        let last: Option<ChannelMove> = match listed.last() {
+            Some(object) => self.read(&object.key).await?,
+            None => None,
+        };
         if let Some(last) = last.as_ref().filter(|last| last.snapshot == snapshot) {
             return Ok(last.clone());
         }
-        let listed = self.objects().list(&Prefix::new(prefix.clone())?).await?;
-        let highest =
-            listed.last().and_then(|object| object.key.name().split_once('-')?.0.parse::<u32>().ok());
-        let sequence = highest.unwrap_or(0) + 1;
         let step = ChannelMove {
             version: 1,
             name: name.clone(),
@@ -82,7 +83,7 @@ impl Catalog {
             way,
             at,
         };
-        let key = Key::new(format!("{prefix}/{sequence:08}-{}.json", SnapshotId::generate()))?;
+        let key = next_key(&prefix, &listed)?;
         self.write(&key, &step).await?;
         Ok(step)
     }

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshots::next_key;
 use super::{Catalog, CatalogError};
 use crate::base::SnapshotId;
-use crate::objects::{Key, Prefix};
+use crate::objects::Prefix;
 
 /// What somebody said of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,10 +64,7 @@ impl Catalog {
     pub async fn mark(&self, id: SnapshotId, mark: Mark, made: jiff::Timestamp) -> Result<(), CatalogError> {
         let prefix = format!("snap/mark/{id}");
         let listed = self.objects().list(&Prefix::new(prefix.clone())?).await?;
-        let highest =
-            listed.last().and_then(|object| object.key.name().split_once('-')?.0.parse::<u32>().ok());
-        let key =
-            Key::new(format!("{prefix}/{:08}-{}.json", highest.unwrap_or(0) + 1, SnapshotId::generate()))?;
+        let key = next_key(&prefix, &listed)?;
         self.write(&key, &MarkEntry { version: 1, mark, made }).await
     }
 }

@@ -14,7 +14,7 @@ use super::{
     State, StateEntry, Touch, fold,
 };
 use crate::base::{BuildKey, EngineId, ImageId, Sha256Digest, SnapshotId, SnapshotKey, SnapshotName};
-use crate::objects::{Key, ObjectStore, Prefix};
+use crate::objects::{Key, ObjectInfo, ObjectStore, Prefix};
 
 /// How many objects are read at once.
 const READS_AT_ONCE: usize = 16;
@@ -179,10 +179,7 @@ impl Catalog {
     /// Fails when the store cannot be read, or a record cannot be understood.
     pub async fn list(&self) -> Result<Vec<Snapshot>, CatalogError> {
         let listed = self.objects.list(&Prefix::new("snap/record")?).await?;
-        let ids = listed
-            .iter()
-            .filter_map(|object| object.key.name().strip_suffix(".json")?.parse().ok())
-            .collect();
+        let ids = ids_in(&listed);
         self.load_all(ids).await
     }
 
@@ -269,10 +266,7 @@ impl Catalog {
         }
         if let Some(prefix) = IdPrefix::parse(name.as_str()) {
             let listed = self.objects.list(&Prefix::new("snap/record")?).await?;
-            let ids = listed
-                .iter()
-                .filter_map(|object| object.key.name().strip_suffix(".json")?.parse().ok())
-                .collect();
+            let ids = ids_in(&listed);
             match self.one_of(&reference, ids, &prefix).await {
                 Err(CatalogError::NotFound { .. }) => {}
                 found => return found,
@@ -354,7 +348,7 @@ impl Catalog {
     /// Fails when the store cannot be read.
     pub async fn beating(&self) -> Result<Vec<SnapshotId>, CatalogError> {
         let listed = self.objects.list(&Prefix::new("beat/snap")?).await?;
-        Ok(listed.iter().filter_map(|object| object.key.name().strip_suffix(".json")?.parse().ok()).collect())
+        Ok(ids_in(&listed))
     }
 
     /// Takes the heartbeat of a finished bake away.
@@ -434,6 +428,17 @@ impl Catalog {
         let listed = self.objects.list(&Prefix::new(prefix)?).await?;
         self.read_all(listed.into_iter().map(|object| object.key).collect()).await
     }
+}
+
+/// Returns the key behind those listed below `prefix`: `<highest sequence + 1>-<ulid>.json`.
+pub(super) fn next_key(prefix: &str, listed: &[ObjectInfo]) -> Result<Key, CatalogError> {
+    let highest = listed.last().and_then(|object| object.key.name().split_once('-')?.0.parse::<u32>().ok());
+    Ok(Key::new(format!("{prefix}/{:08}-{}.json", highest.unwrap_or(0) + 1, SnapshotId::generate()))?)
+}
+
+/// Returns the ids that stand in `<id>.json` at the end of keys.
+fn ids_in(listed: &[ObjectInfo]) -> Vec<SnapshotId> {
+    listed.iter().filter_map(|object| object.key.name().strip_suffix(".json")?.parse().ok()).collect()
 }
 
 /// A transition as its key tells it.

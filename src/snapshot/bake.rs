@@ -76,8 +76,8 @@ impl Workbench {
         sink.emit(StageEvent::Phase { phase: Phase::Prepare }.into());
         let engine_sink = |event: EngineEvent| sink.emit(event.into());
         let mut prepared = self.prepare(spec, &engine_sink, cancel).await?;
-        if let Decision::Reuse(snapshot) = self.decide(spec, &prepared).await? {
-            return self.reuse(spec, &prepared, *snapshot).await;
+        if let Decision::Reuse(snapshot, image) = self.decide(spec, &prepared).await? {
+            return self.reuse(spec, &prepared, *snapshot, image).await;
         }
         let info = self.engine.info().await?;
         let mut builder = choose_builder(spec, &prepared, &info)?;
@@ -101,14 +101,14 @@ impl Workbench {
         if permit.waited && spec.rebuild {
             // A rebuild asks for one, not for one more than somebody else made while this one waited.
             decision = match self.decide_reuse(&prepared).await? {
-                Some(snapshot) if snapshot.record.created > started_at(started) => {
-                    Decision::Reuse(Box::new(snapshot))
+                Some((snapshot, image)) if snapshot.record.created > started_at(started) => {
+                    Decision::Reuse(Box::new(snapshot), image)
                 }
                 _ => decision,
             };
         }
         let job = match decision {
-            Decision::Reuse(snapshot) => return self.reuse(spec, &prepared, *snapshot).await,
+            Decision::Reuse(snapshot, image) => return self.reuse(spec, &prepared, *snapshot, image).await,
             Decision::Place(snapshot) => {
                 let reason = "the snapshot is active, and its image is not on this engine".to_owned();
                 Job {
@@ -135,6 +135,7 @@ impl Workbench {
         spec: &BakeSpec,
         prepared: &Prepared,
         snapshot: Snapshot,
+        image: ImageId,
     ) -> Result<BakeReport, BakeError> {
         if let Some(outcome) = snapshot.outcome() {
             // The profile is not part of the key.
@@ -147,19 +148,15 @@ impl Workbench {
                 profile,
             )?;
         }
-        let image = self.present(&snapshot).await?.map(|image| image.id);
         let place = snapshot
             .places
             .iter()
-            .find(|place| Some(place.image) == image && place.state == PlaceState::Present);
-        let Some((place, image)) = place.cloned().zip(image) else {
-            return Err(BakeError::Conflict(format!(
-                "the image of {} went away meanwhile",
-                snapshot.reference()
-            )));
-        };
-        let channels = self.surround(spec, &snapshot).await?;
-        let snapshot = if spec.ttl.is_some() { self.reload(snapshot.id()).await? } else { snapshot };
+            .find(|place| place.image == image && place.state == PlaceState::Present)
+            .cloned()
+            .ok_or_else(|| {
+                BakeError::Internal(format!("{} has no place of its image", snapshot.reference()))
+            })?;
+        let (snapshot, channels) = self.surround(spec, snapshot).await?;
         Ok(BakeReport {
             snapshot,
             reused: true,
@@ -171,19 +168,21 @@ impl Workbench {
         })
     }
 
-    /// Applies what a bake adds to a snapshot without baking: channels and expiry.
-    async fn surround(&self, spec: &BakeSpec, snapshot: &Snapshot) -> Result<Vec<ChannelMove>, BakeError> {
+    /// Applies what a bake adds to a snapshot without baking, channels and expiry; returns it as it is then.
+    async fn surround(
+        &self,
+        spec: &BakeSpec,
+        snapshot: Snapshot,
+    ) -> Result<(Snapshot, Vec<ChannelMove>), BakeError> {
         let mut moves = Vec::new();
         for channel in &spec.channels {
-            moves.push(self.promote_snapshot(snapshot, channel).await?);
+            moves.push(self.promote_snapshot(&snapshot, channel).await?);
         }
-        if let Some(ttl) = spec.ttl {
-            let at = now()
-                .checked_add(ttl.0)
-                .map_err(|source| BakeError::Input(format!("--ttl {ttl}: {source}")))?;
-            self.catalog.mark(snapshot.id(), Mark::Expire { at: Some(at) }, now()).await?;
-        }
-        Ok(moves)
+        let Some(ttl) = spec.ttl else { return Ok((snapshot, moves)) };
+        let at =
+            now().checked_add(ttl.0).map_err(|source| BakeError::Input(format!("--ttl {ttl}: {source}")))?;
+        self.catalog.mark(snapshot.id(), Mark::Expire { at: Some(at) }, now()).await?;
+        Ok((self.reload(snapshot.id()).await?, moves))
     }
 
     /// Bakes under a record: begins it, works, and ends it in a terminal state whatever happens.
@@ -236,18 +235,9 @@ impl Workbench {
         };
         match published {
             Ok(image) => {
-                let snapshot = self.reload(job.id).await?;
-                let channels = self.surround(spec, &snapshot).await?;
-                let snapshot = self.reload(job.id).await?;
-                Ok(BakeReport {
-                    snapshot,
-                    reused: false,
-                    image,
-                    tag,
-                    engine: info.id.clone(),
-                    channels,
-                    notices: Vec::new(),
-                })
+                let (snapshot, channels) = self.surround(spec, self.reload(job.id).await?).await?;
+                let engine = info.id.clone();
+                Ok(BakeReport { snapshot, reused: false, image, tag, engine, channels, notices: Vec::new() })
             }
             Err(error) => {
                 self.fail(&job, &tag, &error).await;

@@ -10,7 +10,7 @@ use crate::docker::{Builder, EngineError, EngineInfo};
 #[derive(Debug)]
 pub(super) enum Decision {
     /// The snapshot is active and its image is here.
-    Reuse(Box<Snapshot>),
+    Reuse(Box<Snapshot>, ImageId),
     /// The snapshot is active and its image is not here: bake it here and add a place.
     Place(Box<Snapshot>),
     /// Another snapshot has the same build, and its image is here: gate and check again.
@@ -51,7 +51,7 @@ impl Workbench {
                 return Ok(Decision::Build { no_cache: true, reason });
             }
             return Ok(match self.present(snapshot).await? {
-                Some(_) => Decision::Reuse(Box::new(snapshot.clone())),
+                Some(image) => Decision::Reuse(Box::new(snapshot.clone()), image.id),
                 None if spec.skip_checks => Decision::Build {
                     no_cache: false,
                     reason: "the checked image is not on this engine, and this one is not to be checked"
@@ -84,12 +84,15 @@ impl Workbench {
         Ok(Decision::Build { no_cache: stale.is_some(), reason })
     }
 
-    /// Returns the newest active snapshot of the key and name whose image is here.
-    pub(super) async fn decide_reuse(&self, prepared: &Prepared) -> Result<Option<Snapshot>, BakeError> {
+    /// Returns the newest active snapshot of the key and name whose image is here, and that image.
+    pub(super) async fn decide_reuse(
+        &self,
+        prepared: &Prepared,
+    ) -> Result<Option<(Snapshot, ImageId)>, BakeError> {
         for snapshot in self.catalog.of_key(prepared.snapshot_key).await?.into_iter().rev() {
             let ours = snapshot.state() == State::Active && snapshot.record.name == prepared.name;
-            if ours && self.present(&snapshot).await?.is_some() {
-                return Ok(Some(snapshot));
+            if ours && let Some(image) = self.present(&snapshot).await? {
+                return Ok(Some((snapshot, image.id)));
             }
         }
         Ok(None)
