@@ -1,5 +1,7 @@
 //! Writes that survive a crash: after one, a reader finds the old file or the new one, whole.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -37,7 +39,7 @@ pub fn write_durably_with(
 ) -> io::Result<()> {
     let directory = parent(path)?;
     create_dir_durably(directory)?;
-    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(&temporary_prefix(path)).tempfile_in(directory)?;
     fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
     let persisted = match existing {
@@ -46,6 +48,28 @@ pub fn write_durably_with(
     };
     persisted.map_err(|failed| failed.error)?;
     sync_dir(directory)
+}
+
+/// Moves the file `from` to `to`: fsync, rename, fsync of the directory. Another file system means a copy. Missing parent
+/// directories of `to` are made, and a file at `to` is replaced.
+///
+/// # Errors
+///
+/// Whatever the file system reports; `from` is still there then.
+pub fn move_durably(from: &Path, to: &Path) -> io::Result<()> {
+    let directory = parent(to)?;
+    let mut file = File::open(from)?;
+    file.sync_all()?;
+    create_dir_durably(directory)?;
+    #[expect(clippy::disallowed_methods, reason = "the file is synced before and its directory after")]
+    match fs::rename(from, to) {
+        Ok(()) => sync_dir(directory),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            write_durably_with(to, Existing::Replace, |copy| io::copy(&mut file, copy).map(|_copied| ()))?;
+            fs::remove_file(from)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the file at `path` and makes the removal durable. A file that is not there is fine.
@@ -59,6 +83,41 @@ pub fn remove_durably(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Removes the files at `paths` and makes the removals durable, with one sync a directory. A file that is not there is fine.
+///
+/// # Errors
+///
+/// Returns the first path that could not be removed, and why; the others have been removed all the same.
+pub fn remove_all_durably<'a>(
+    paths: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), (&'a Path, io::Error)> {
+    let mut first_failure = None;
+    let mut touched: BTreeMap<&Path, &'a Path> = BTreeMap::new();
+    for path in paths {
+        match fs::remove_file(path).and_then(|()| parent(path)) {
+            Ok(directory) => {
+                touched.entry(directory).or_insert(path);
+            }
+            Err(error) if is_absence(&error) => {}
+            Err(error) => {
+                first_failure.get_or_insert((path, error));
+            }
+        }
+    }
+    for (directory, path) in touched {
+        if let Err(error) = sync_dir(directory) {
+            first_failure.get_or_insert((path, error));
+        }
+    }
+    first_failure.map_or(Ok(()), Err)
+}
+
+/// Tells whether `error` says that there is no such file: nothing has this name, or a file has the name of a directory above it.
+#[must_use]
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Makes `directory` and its parents, each durable before what lies in it.
@@ -107,12 +166,25 @@ fn parent(path: &Path) -> io::Result<&Path> {
     }
 }
 
+/// Begins the name of a temporary file with that of the file it becomes, so that what a crash leaves tells whose it was.
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".tmp-");
+    // A file name has up to 255 bytes, and the random letters at the end need room.
+    if let Some(name) = path.file_name().filter(|name| name.len() <= 240) {
+        prefix.push(name);
+        prefix.push("-");
+    }
+    prefix
+}
+
 fn sync_dir(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -135,6 +207,20 @@ mod tests {
         let failed = write_durably_with(&path, Existing::Replace, |_| Err(io::Error::other("no")));
         assert!(failed.is_err());
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn of_many_removals_one_that_fails_hides_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        fs::create_dir_all(path("b/is-a-folder")).unwrap();
+        for name in ["a", "b/c"] {
+            write_durably(&path(name), b"", Existing::Keep).unwrap();
+        }
+        let paths = [path("nothing"), path("b/is-a-folder"), path("a"), path("b/c"), path("a/below")];
+        let (failed, _error) = remove_all_durably(paths.iter().map(PathBuf::as_path)).unwrap_err();
+        assert_eq!(failed, path("b/is-a-folder"));
+        assert!(!path("a").exists() && !path("b/c").exists());
     }
 
     #[test]

@@ -15,6 +15,12 @@ pub struct IdError {
 }
 
 impl IdError {
+    /// Says that `input` is not `expected`, for ids that other floors define.
+    #[must_use]
+    pub fn of(input: &str, expected: &'static str) -> Self {
+        Self::new(input, expected)
+    }
+
     fn new(input: &str, expected: &'static str) -> Self {
         let mut shown: String = input.chars().take(80).collect();
         if shown.len() < input.len() {
@@ -171,6 +177,38 @@ digest_id!(
     SnapshotKey, "", "a snapshot key (64 hex digits)"
 );
 
+digest_id!(
+    /// The id of a chunk: the SHA-256 of its content.
+    ChunkId, "", "a chunk id (64 hex digits)"
+);
+
+impl ChunkId {
+    /// Returns the id of a chunk with this content.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Self {
+        Self(Sha256Digest::of(content))
+    }
+
+    /// Takes an id as it is stored.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Sha256Digest(bytes))
+    }
+
+    /// Returns the id as it is stored.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0.0
+    }
+
+    /// Returns the first eight bytes, big endian: ids sort by it first, and it is as good as random.
+    #[must_use]
+    pub const fn head(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 macro_rules! ulid_id {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
         $(#[$doc])*
@@ -188,6 +226,18 @@ macro_rules! ulid_id {
             #[must_use]
             pub fn short(&self) -> String {
                 self.to_string().chars().take(10).collect()
+            }
+
+            /// Takes an id as binary objects hold it.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(ulid::Ulid(u128::from_be_bytes(bytes)))
+            }
+
+            /// Returns the id as binary objects hold it.
+            #[must_use]
+            pub const fn to_bytes(self) -> [u8; 16] {
+                self.0.0.to_be_bytes()
             }
         }
 
@@ -227,6 +277,32 @@ ulid_id!(
     /// The id of a store, made when the store is made.
     StoreId, "a store id (26 characters)"
 );
+
+ulid_id!(
+    /// The id of a session: one save, or one collection, of one process.
+    SessionId, "a session id (26 characters)"
+);
+ulid_id!(
+    /// The id of a revision of a workspace; a later revision of the same workspace has a higher one.
+    RevisionId, "a revision id (26 characters)"
+);
+
+impl RevisionId {
+    /// Makes an id of `now`, or of the millisecond after `newest` where that is later, so that a slow clock hides nothing.
+    #[must_use]
+    pub fn after(newest: Option<Self>, now: jiff::Timestamp) -> Self {
+        let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        let least = newest.map_or(0, |newest| newest.0.timestamp_ms() + 1);
+        Self(ulid::Ulid::from_parts(now.max(least), ulid::Ulid::generate().random()))
+    }
+
+    /// Returns the time in the id: when the revision was recorded, by its writer's clock.
+    #[must_use]
+    pub fn timestamp(&self) -> jiff::Timestamp {
+        let milliseconds = i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::MAX)
+    }
+}
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $max:literal, $valid:expr, $expected:literal) => {
@@ -283,6 +359,12 @@ name_type!(
     /// The name of a channel of a snapshot, such as `latest` or `prod`.
     ChannelName, 63, is_slug,
     "a channel name (1 to 63 lower-case letters, digits, and single `.`, `_` or `-` between them)"
+);
+name_type!(
+    /// The name of a workspace.
+    WorkspaceName, 128,
+    |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && !text.starts_with(['.', '-']),
+    "a workspace name (1 to 128 ASCII letters, digits, `.`, `_` or `-`, beginning with a letter, a digit or `_`)"
 );
 name_type!(
     /// The id that an engine gives itself. Cloned hosts share it, so presence is looked at and never inferred.

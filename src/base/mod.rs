@@ -14,7 +14,7 @@ pub use error::{Classify, ErrorKind, chain};
 pub use event::{Discard, Sink};
 pub use host::{Liveness, Owner};
 pub use id::{
-    BuildKey, ChannelName, EngineId, IdError, ImageId, Sha256Digest, SnapshotId, SnapshotKey, SnapshotName,
-    StoreId,
+    BuildKey, ChannelName, ChunkId, EngineId, IdError, ImageId, RevisionId, SessionId, Sha256Digest,
+    SnapshotId, SnapshotKey, SnapshotName, StoreId, WorkspaceName,
 };
 pub use size::{ByteSize, Length, SizeError, human_duration};

@@ -1,4 +1,4 @@
-//! The catalog's promises, over a directory.
+//! The catalog's promises, over every kind of store.
 
 use std::sync::Arc;
 
@@ -7,17 +7,68 @@ use crate::base::{
     BuildKey, ByteSize, EngineId, ErrorKind, ImageId, Owner, Sha256Digest, SnapshotId, SnapshotKey, now,
 };
 use crate::docker::{Builder, NetworkMode};
-use crate::objects::{DirStore, Key};
+use crate::objects::{DirStore, Key, SimFaults, SimStore};
 
+/// A catalog to try the promises on.
 struct Home {
     catalog: Catalog,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
-fn home() -> Home {
+fn in_a_directory() -> Home {
     let folder = tempfile::tempdir().unwrap();
-    Home { catalog: Catalog::new(Arc::new(DirStore::new(folder.path().join("store")))), _folder: folder }
+    Home {
+        catalog: Catalog::new(Arc::new(DirStore::new(folder.path().join("store")))),
+        _folder: Some(folder),
+    }
 }
+
+fn in_the_simulation() -> Home {
+    let store = SimStore::new(1);
+    store.set_faults(SimFaults { delay: 300, split_list: 300, ..SimFaults::default() });
+    Home { catalog: Catalog::new(Arc::new(store)), _folder: None }
+}
+
+async fn in_a_bucket() -> Home {
+    Home { catalog: Catalog::new(Arc::new(crate::objects::garage::store().await)), _folder: None }
+}
+
+/// Makes tests of promises: one in a directory, one in the simulation, one on a real S3 server.
+macro_rules! over_every_store {
+    ($($promise:ident),* $(,)?) => {
+        mod directory {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::in_a_directory()).await;
+            })*
+        }
+        mod simulation {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::in_the_simulation()).await;
+            })*
+        }
+        mod garage {
+            $(#[tokio::test]
+            #[ignore = "needs Garage"]
+            async fn $promise() {
+                super::$promise(super::in_a_bucket().await).await;
+            })*
+        }
+    };
+}
+
+over_every_store!(
+    a_snapshot_reads_back_as_it_was_written,
+    who_was_settled_cannot_publish,
+    a_name_stands_for_its_newest_active_snapshot,
+    a_wrong_name_suggests_the_nearest,
+    channels_move_and_remember,
+    the_last_mark_of_a_kind_holds,
+    of_an_engine_the_last_observation_counts,
+    a_log_reads_the_same_while_it_grows_and_afterwards,
+    a_record_of_a_newer_version_is_refused,
+);
 
 fn record(name: &str) -> SnapshotRecord {
     let digest = Sha256Digest::of(name.as_bytes());
@@ -72,9 +123,7 @@ async fn active(catalog: &Catalog, name: &str) -> SnapshotId {
     record.id
 }
 
-#[tokio::test]
-async fn a_snapshot_reads_back_as_it_was_written() {
-    let home = home();
+async fn a_snapshot_reads_back_as_it_was_written(home: Home) {
     let written = record("a");
     home.catalog.create(&written).await.unwrap();
     let snapshot = home.catalog.load(written.id).await.unwrap().unwrap();
@@ -85,9 +134,7 @@ async fn a_snapshot_reads_back_as_it_was_written() {
     assert!(home.catalog.load(SnapshotId::generate()).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn who_was_settled_cannot_publish() {
-    let home = home();
+async fn who_was_settled_cannot_publish(home: Home) {
     let record = record("a");
     home.catalog.create(&record).await.unwrap();
     assert!(home.catalog.transition(record.id, &StateEntry::to(State::Error, now())).await.unwrap());
@@ -95,9 +142,7 @@ async fn who_was_settled_cannot_publish() {
     assert_eq!(home.catalog.state(record.id).await.unwrap(), Some(State::Error));
 }
 
-#[tokio::test]
-async fn a_name_stands_for_its_newest_active_snapshot() {
-    let home = home();
+async fn a_name_stands_for_its_newest_active_snapshot(home: Home) {
     let older = active(&home.catalog, "a").await;
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     let newer = active(&home.catalog, "a").await;
@@ -112,10 +157,8 @@ async fn a_name_stands_for_its_newest_active_snapshot() {
     assert!(error.to_string().contains("which is revoked"), "{error}");
 }
 
-#[tokio::test]
-async fn a_wrong_name_suggests_the_nearest() {
+async fn a_wrong_name_suggests_the_nearest(home: Home) {
     use crate::base::Classify as _;
-    let home = home();
     active(&home.catalog, "litellm").await;
     let error = home.catalog.resolve(&"litelm".parse().unwrap()).await.unwrap_err();
     assert_eq!(
@@ -126,9 +169,7 @@ async fn a_wrong_name_suggests_the_nearest() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn channels_move_and_remember() {
-    let home = home();
+async fn channels_move_and_remember(home: Home) {
     let (name, prod) = ("a".parse().unwrap(), "prod".parse().unwrap());
     let (one, two) = (active(&home.catalog, "a").await, active(&home.catalog, "a").await);
     for id in [one, two, two] {
@@ -142,9 +183,7 @@ async fn channels_move_and_remember() {
     assert_eq!(home.catalog.resolve(&"a:prod".parse().unwrap()).await.unwrap().id(), two);
 }
 
-#[tokio::test]
-async fn the_last_mark_of_a_kind_holds() {
-    let home = home();
+async fn the_last_mark_of_a_kind_holds(home: Home) {
     let id = active(&home.catalog, "a").await;
     for mark in
         [Mark::Pin, Mark::Unpin, Mark::Pin, Mark::Expire { at: Some(now()) }, Mark::Expire { at: None }]
@@ -155,9 +194,7 @@ async fn the_last_mark_of_a_kind_holds() {
     assert_eq!(marks, Marks { pinned: true, expires: None });
 }
 
-#[tokio::test]
-async fn of_an_engine_the_last_observation_counts() {
-    let home = home();
+async fn of_an_engine_the_last_observation_counts(home: Home) {
     let id = active(&home.catalog, "a").await;
     let engine: EngineId = "E:1".parse().unwrap();
     for state in [PlaceState::Present, PlaceState::Gone] {
@@ -181,9 +218,7 @@ async fn of_an_engine_the_last_observation_counts() {
     assert_eq!((snapshot.places[0].state, snapshot.places[0].last_used), (PlaceState::Gone, Some(at)));
 }
 
-#[tokio::test]
-async fn a_log_reads_the_same_while_it_grows_and_afterwards() {
-    let home = home();
+async fn a_log_reads_the_same_while_it_grows_and_afterwards(home: Home) {
     let id = SnapshotId::generate();
     let mut writer = LogWriter::new(home.catalog.clone(), id);
     let mut follower = LogReader::new(home.catalog.clone(), id);
@@ -203,9 +238,7 @@ async fn a_log_reads_the_same_while_it_grows_and_afterwards() {
     assert_eq!(LogReader::new(home.catalog.clone(), id).next_lines().await.unwrap(), lines);
 }
 
-#[tokio::test]
-async fn a_record_of_a_newer_version_is_refused() {
-    let home = home();
+async fn a_record_of_a_newer_version_is_refused(home: Home) {
     let id = active(&home.catalog, "a").await;
     let key = Key::new(format!("snap/record/{id}.json")).unwrap();
     for (bytes, kind) in

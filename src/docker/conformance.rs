@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -183,6 +184,61 @@ pub(super) async fn containers(engine: &dyn Engine) {
     engine.remove_container(&container).await.unwrap();
     assert!(engine.container(&container).await.unwrap().is_none());
     assert!(engine.containers(&format!("kiln.test={id}")).await.unwrap().is_empty());
+}
+
+/// A directory of a container is what was put into it; what cannot be read or written is told apart. Nothing is taken for a
+/// whole archive that is none.
+pub(super) async fn archives(engine: &dyn Engine) {
+    let name = format!("kiln-engine-test-{}", ulid::Ulid::generate().to_string().to_lowercase());
+    let spec = ContainerSpec {
+        image: BASE.into(),
+        name: name.clone(),
+        cmd: Some(vec!["sleep".into(), "60".into()]),
+        network: NetworkMode::None,
+        ..ContainerSpec::default()
+    };
+    engine.start(&spec).await.unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    let content = "some text\n".repeat(100_000);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o640);
+    tar.append_data(&mut header, "a file", content.as_bytes()).unwrap();
+    let tar = Bytes::from(tar.into_inner().unwrap());
+    let pieces: Vec<_> = tar.chunks(70_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    engine.write_archive(&name, "/mnt", Box::pin(stream::iter(pieces))).await.unwrap();
+    let mut pieces = engine.read_archive(&name, "/mnt").await.unwrap();
+    let mut read = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        read.extend_from_slice(&piece.unwrap());
+    }
+    let mut archive = tar::Archive::new(read.as_slice());
+    let mut files = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.header().entry_type().is_file() {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+            let path = entry.path().unwrap().into_owned();
+            files.push((path.strip_prefix(".").unwrap_or(&path).to_owned(), text == content));
+        }
+    }
+    assert_eq!(files, [("a file".into(), true)]);
+
+    let nothing = || -> ArchiveBody { Box::pin(stream::iter([Ok(Bytes::from(vec![0; 1024]))])) };
+    for (container, path, kind) in [
+        ("kiln-engine-test-none", "/mnt", ErrorKind::NotFound),
+        (name.as_str(), "/none", ErrorKind::NotFound),
+        (name.as_str(), "/etc/passwd", ErrorKind::Invalid),
+    ] {
+        let reading = engine.read_archive(container, path).await.err().unwrap();
+        let writing = engine.write_archive(container, path, nothing()).await.unwrap_err();
+        assert_eq!((reading.kind(), writing.kind()), (kind, kind), "{reading:?} {writing:?}");
+        assert!(reading.hint().is_some() && writing.hint().is_some());
+    }
+    let cut = [Ok(tar.slice(..70_000)), Err(std::io::ErrorKind::BrokenPipe.into())];
+    engine.write_archive(&name, "/mnt", Box::pin(stream::iter(cut))).await.unwrap_err();
+    engine.remove_container(&name).await.unwrap();
 }
 
 /// What is not there is `None`, fine, or a refusal, as each method says.

@@ -82,6 +82,27 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         &self,
         reference: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;
+
+    /// Streams the directory at the absolute `path` of a container, running or not, as a tar whose names begin with `./`.
+    ///
+    /// A symbolic link to a directory is followed. A whole tar ends with its end marker; an engine that fails in the middle may
+    /// end the stream without one.
+    async fn read_archive(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;
+
+    /// Unpacks a tar into the directory at the absolute `path` of a container, running or not. The directory must be there.
+    ///
+    /// Owners are the numbers in the tar. What is there already stays or is replaced, but neither a directory by something else
+    /// nor something else by a directory. Whatever was unpacked before a failure stays.
+    async fn write_archive(
+        &self,
+        container: &str,
+        path: &str,
+        archive: ArchiveBody,
+    ) -> Result<(), EngineError>;
 }
 
 /// Why an engine did not do what was asked.
@@ -129,6 +150,38 @@ pub enum EngineError {
         action: String,
         /// The HTTP status.
         status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// There is no such container.
+    #[error("there is no container `{container}`")]
+    ContainerMissing {
+        /// Its name or id.
+        container: String,
+    },
+    /// A container does not have such a path.
+    #[error("there is no `{path}` in the container `{container}`")]
+    PathMissing {
+        /// The container.
+        container: String,
+        /// The path in it.
+        path: String,
+    },
+    /// A path of a container is something else than a directory.
+    #[error("`{path}` in the container `{container}` is not a directory")]
+    NotADirectory {
+        /// The container.
+        container: String,
+        /// The path in it.
+        path: String,
+    },
+    /// Something in a container is not replaced.
+    #[error("something is in the way in `{path}` of the container `{container}`: {message}")]
+    InTheWay {
+        /// The container.
+        container: String,
+        /// The path that was to be written to.
+        path: String,
         /// The engine's words.
         message: String,
     },
@@ -262,8 +315,12 @@ impl Classify for EngineError {
             | Self::Unsupported { .. }
             | Self::Dockerfile { .. }
             | Self::SecretMissing { .. }
+            | Self::NotADirectory { .. }
             | Self::Context { .. } => ErrorKind::Invalid,
-            Self::BaseMissing { .. } => ErrorKind::NotFound,
+            Self::BaseMissing { .. } | Self::ContainerMissing { .. } | Self::PathMissing { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::InTheWay { .. } => ErrorKind::Conflict,
             Self::Refused { status, .. } => match status {
                 404 => ErrorKind::NotFound,
                 409 => ErrorKind::Conflict,
@@ -292,6 +349,12 @@ impl Classify for EngineError {
             Self::BaseMissing { reference, .. } => Some(format!(
                 "`scripts/base-image {reference}` makes a Debian or Ubuntu base where no registry can be reached"
             )),
+            Self::ContainerMissing { .. } => Some("`docker ps --all` shows the containers".into()),
+            Self::PathMissing { container, path } => Some(format!(
+                "a directory to restore into is made with `docker exec {container} mkdir -p {path}`"
+            )),
+            Self::NotADirectory { .. } => Some("name the directory that holds it".into()),
+            Self::InTheWay { .. } => Some("restore into an empty directory of the container".into()),
             Self::ContextTooLarge { .. } => {
                 Some("list what is not needed in `.dockerignore`, or raise --max-context".into())
             }

@@ -31,6 +31,9 @@ struct State {
     /// References and the images that they name.
     tags: BTreeMap<String, ImageId>,
     containers: BTreeMap<String, ContainerInfo>,
+    /// By a container's id and a path in it: the directory's tar, or `None` where a file is.
+    paths: BTreeMap<(String, String), Option<Bytes>>,
+    transfer: Option<FakeTransfer>,
     logs: BTreeMap<String, Vec<String>>,
     builds: VecDeque<FakeBuild>,
     commands: Vec<(String, FakeExec)>,
@@ -87,6 +90,17 @@ pub enum FakeExec {
     Ends(ExecReport),
     /// It runs until its timeout.
     Hangs,
+}
+
+/// How a transfer of an archive goes wrong, after so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakeTransfer {
+    /// The connection breaks.
+    Breaks(usize),
+    /// The engine ends it as if that were all; in the other direction, it refuses.
+    Ends(usize),
+    /// Nothing goes on.
+    Stalls(usize),
 }
 
 /// Holds a build up until the test opens it. Clones are the same gate.
@@ -247,6 +261,25 @@ impl FakeEngine {
         state.logs.insert(id, printed.iter().map(|line| (*line).to_owned()).collect());
     }
 
+    /// Puts a directory into a container: the tar of what it holds.
+    pub fn put_directory(&self, container: &str, path: &str, tar: impl Into<Bytes>) {
+        let mut state = self.state();
+        let Some(id) = state.container_id(container) else { return };
+        state.paths.insert((id, path.to_owned()), Some(tar.into()));
+    }
+
+    /// Returns the tar that a directory of a container was made of: all of what was sent, also before a failure.
+    #[must_use]
+    pub fn directory(&self, container: &str, path: &str) -> Option<Bytes> {
+        let state = self.state();
+        state.paths.get(&(state.container_id(container)?, path.to_owned()))?.clone()
+    }
+
+    /// Says how all further transfers of archives go wrong.
+    pub fn on_transfer(&self, transfer: Option<FakeTransfer>) {
+        self.state().transfer = transfer;
+    }
+
     /// Makes the engine unreachable, or reachable again.
     pub fn set_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
@@ -356,6 +389,19 @@ impl State {
         })
     }
 
+    /// Returns the id of a container and the tar of a directory in it.
+    fn directory(&self, container: &str, path: &str) -> Result<(String, Bytes), EngineError> {
+        let (container, path) = (container.to_owned(), path.to_owned());
+        let Some(id) = self.container_id(&container) else {
+            return Err(EngineError::ContainerMissing { container });
+        };
+        match self.paths.get(&(id.clone(), path.clone())) {
+            Some(Some(tar)) => Ok((id, tar.clone())),
+            Some(None) => Err(EngineError::NotADirectory { container, path }),
+            None => Err(EngineError::PathMissing { container, path }),
+        }
+    }
+
     fn container_id(&self, name_or_id: &str) -> Option<String> {
         let known = |info: &&ContainerInfo| info.id == name_or_id || info.name == name_or_id;
         self.containers.values().find(known).map(|info| info.id.clone())
@@ -374,6 +420,10 @@ fn fits(labels: &BTreeMap<String, String>, filter: &str) -> bool {
         Some((name, value)) => labels.get(name).is_some_and(|seen| seen == value),
         None => labels.contains_key(filter),
     }
+}
+
+fn broken() -> EngineError {
+    EngineError::Gone { action: "moving an archive".to_owned(), source: "the test says so".into() }
 }
 
 fn refused(action: &str, status: u16, message: String) -> EngineError {
@@ -510,6 +560,9 @@ impl Engine for FakeEngine {
             exit_code: None,
         };
         state.containers.insert(id.clone(), info);
+        // Two blocks of zeros are the tar of an empty directory.
+        state.paths.insert((id.clone(), "/mnt".to_owned()), Some(vec![0; 1024].into()));
+        state.paths.insert((id.clone(), "/etc/passwd".to_owned()), None);
         state.started.push(spec.clone());
         Ok(id)
     }
@@ -579,6 +632,7 @@ impl Engine for FakeEngine {
         if let Some(id) = state.container_id(container) {
             state.containers.remove(&id);
             state.logs.remove(&id);
+            state.paths.retain(|(container, _), _| *container != id);
         }
         Ok(())
     }
@@ -596,6 +650,57 @@ impl Engine for FakeEngine {
         // In pieces, so that a reader which counts on whole messages is found out.
         let pieces: Vec<Bytes> = bytes.chunks(1000).map(Bytes::copy_from_slice).collect();
         Ok(futures_util::stream::iter(pieces.into_iter().map(Ok)).boxed())
+    }
+
+    async fn read_archive(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        let state = self.called("read_archive")?;
+        let (_, mut tar) = state.directory(container, path)?;
+        let transfer = state.transfer;
+        if let Some(FakeTransfer::Breaks(at) | FakeTransfer::Ends(at) | FakeTransfer::Stalls(at)) = transfer {
+            tar.truncate(at);
+        }
+        let pieces: Vec<Bytes> = tar.chunks(1000).map(Bytes::copy_from_slice).collect();
+        let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok));
+        Ok(match transfer {
+            Some(FakeTransfer::Breaks(_)) => {
+                pieces.chain(futures_util::stream::once(async { Err(broken()) })).boxed()
+            }
+            Some(FakeTransfer::Stalls(_)) => pieces.chain(futures_util::stream::pending()).boxed(),
+            Some(FakeTransfer::Ends(_)) | None => pieces.boxed(),
+        })
+    }
+
+    async fn write_archive(
+        &self,
+        container: &str,
+        path: &str,
+        mut archive: ArchiveBody,
+    ) -> Result<(), EngineError> {
+        let (id, transfer) = {
+            let state = self.called("write_archive")?;
+            (state.directory(container, path)?.0, state.transfer)
+        };
+        let key = (id, path.to_owned());
+        let mut tar = Vec::new();
+        while let Some(piece) = archive.next().await {
+            let Ok(piece) = piece else { return Err(broken()) };
+            tar.extend_from_slice(&piece);
+            self.state().paths.insert(key.clone(), Some(tar.clone().into()));
+            match transfer {
+                Some(FakeTransfer::Breaks(at)) if tar.len() >= at => return Err(broken()),
+                Some(FakeTransfer::Ends(at)) if tar.len() >= at => {
+                    let message = "no space left on device".to_owned();
+                    return Err(EngineError::DiskFull { step: None, message });
+                }
+                Some(FakeTransfer::Stalls(at)) if tar.len() >= at => std::future::pending().await,
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -639,6 +744,7 @@ mod tests {
         }
         conformance::references(&engine).await;
         conformance::containers(&engine).await;
+        conformance::archives(&engine).await;
         conformance::what_is_not_there(&engine).await;
         assert_eq!(engine.references(), [conformance::BASE]);
     }

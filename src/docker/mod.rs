@@ -21,6 +21,7 @@
 //! | `tags` | the tags of a build as they were before it |
 //! | `pull` | pulling an image |
 //! | `exec` | commands in running containers |
+//! | `archive` | directories of containers as tars, in and out |
 //! | `context` | the build context as a deterministic, streamed tar, and its digest |
 //! | `ignore` | `.dockerignore` with Docker's semantics |
 //! | `fake` | an engine in memory, for tests |
@@ -28,6 +29,7 @@
 //! `conformance` is what every engine must keep; `real_engine`, `bad_engine` and `recorded` are tests against a real engine,
 //! a socket that misbehaves, and recordings.
 
+mod archive;
 #[cfg(test)]
 mod bad_engine;
 mod build;

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::Directory;
 use super::build::{self, Site};
 use super::http::{Endpoint, Http, HttpError};
 use super::{Cause, Engine, EngineError};
@@ -476,6 +477,25 @@ impl Engine for DockerEngine {
             Ok::<_, HttpError>(answer.piece().await?.map(|piece| (piece, answer)))
         });
         Ok(pieces.map(move |piece| piece.map_err(|error| error.while_doing(ACTION, &endpoint))).boxed())
+    }
+
+    async fn read_archive(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        let link = self.link().await?;
+        Directory { http: &self.http, prefix: &link.prefix, container, path }.read().await
+    }
+
+    async fn write_archive(
+        &self,
+        container: &str,
+        path: &str,
+        archive: ArchiveBody,
+    ) -> Result<(), EngineError> {
+        let link = self.link().await?;
+        Directory { http: &self.http, prefix: &link.prefix, container, path }.write(archive).await
     }
 }
 

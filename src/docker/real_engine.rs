@@ -490,5 +490,6 @@ async fn the_real_engine_keeps_the_contract() {
     }
     conformance::references(&engine).await;
     conformance::containers(&engine).await;
+    conformance::archives(&engine).await;
     conformance::what_is_not_there(&engine).await;
 }

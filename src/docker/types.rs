@@ -1,8 +1,12 @@
 //! What is asked of an engine and what it answers: plain data.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{EngineId, ImageId};
@@ -350,6 +354,9 @@ pub struct ContainerInfo {
     /// Its exit code, once it has ended.
     pub exit_code: Option<i64>,
 }
+
+/// A tar on its way to an engine. An error in it ends the transfer, so that the engine never takes a part of it for the whole.
+pub type ArchiveBody = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + Sync>>;
 
 /// A command to run in a running container.
 #[derive(Debug, Clone)]

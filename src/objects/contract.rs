@@ -1,10 +1,12 @@
 //! The contract of an object store.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Key, Prefix};
-use crate::base::{Classify, ErrorKind};
+use super::{Key, ObjectsError, Prefix};
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,24 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Writes an object, whole or not at all, durable when this returns; takes the place of an earlier one.
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), ObjectsError>;
 
+    /// Writes an object from the file at `path`, as [`ObjectStore::put`] does; needs only a part of it in memory at a time.
+    /// The file is the store's from now on: it may be moved, and is gone when this returns without an error.
+    async fn put_file(&self, key: &Key, path: &Path) -> Result<(), ObjectsError>;
+
+    /// Returns the directory in which files for [`ObjectStore::put_file`] are best made, where there is one better than
+    /// another: on the file system of the store a file is moved and not copied. It may not be there yet.
+    fn spool_dir(&self) -> Option<PathBuf>;
+
+    /// Writes an object unless there is one; returns the one that is there now. In a directory exactly one of several callers
+    /// at once wins; elsewhere the last one may, so nothing that must hold rests on it.
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<Bytes, ObjectsError> {
+        if let Some(there) = self.get(key).await? {
+            return Ok(there);
+        }
+        self.put(key, bytes.clone()).await?;
+        Ok(self.get(key).await?.unwrap_or(bytes))
+    }
+
     /// Returns an object; `None` when there is none.
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, ObjectsError>;
 
@@ -41,37 +61,41 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     fn place(&self) -> String;
 }
 
-/// Why a store did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ObjectsError {
-    /// Reading or writing failed.
-    #[error("cannot {action} `{key}` in the store `{store}`")]
-    Io {
-        /// `read`, `write`, `list` or `delete`.
-        action: &'static str,
-        /// The key or prefix.
-        key: String,
-        /// The store.
-        store: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-impl Classify for ObjectsError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Io { .. } => ErrorKind::Unavailable,
-        }
+#[async_trait]
+impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), ObjectsError> {
+        self.as_ref().put(key, bytes).await
     }
 
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Some("choose a store this user may write with --store or KILN_STORE".into())
-            }
-            Self::Io { .. } => None,
-        }
+    async fn put_file(&self, key: &Key, path: &Path) -> Result<(), ObjectsError> {
+        self.as_ref().put_file(key, path).await
+    }
+
+    fn spool_dir(&self) -> Option<PathBuf> {
+        self.as_ref().spool_dir()
+    }
+
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<Bytes, ObjectsError> {
+        self.as_ref().put_if_absent(key, bytes).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, ObjectsError> {
+        self.as_ref().get(key).await
+    }
+
+    async fn range(&self, key: &Key, offset: u64, length: u64) -> Result<Option<Bytes>, ObjectsError> {
+        self.as_ref().range(key, offset, length).await
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Vec<ObjectInfo>, ObjectsError> {
+        self.as_ref().list(prefix).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<(), ObjectsError> {
+        self.as_ref().delete(keys).await
+    }
+
+    fn place(&self) -> String {
+        self.as_ref().place()
     }
 }

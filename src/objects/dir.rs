@@ -1,5 +1,6 @@
 //! A store in a directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -8,12 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix};
-use crate::base::fs::{Existing, remove_durably, write_durably};
+use crate::base::fs::{Existing, is_absence, move_durably, remove_all_durably, write_durably};
 
 /// A store in a directory: one file an object, the key is its path below the root.
 ///
-/// A put writes a temporary name, syncs it, renames it and syncs the directory, so several processes may share it, on a local
-/// disk or on a network file system whose rename is atomic.
+/// A put writes a temporary name (`.tmp-`, the last segment of the key, random letters), syncs it, renames it and syncs the
+/// directory, so several processes may share it, on a local disk or on a network file system whose rename is atomic.
 #[derive(Debug, Clone)]
 pub struct DirStore {
     root: PathBuf,
@@ -26,30 +27,11 @@ impl DirStore {
         Self { root }
     }
 
-    /// Writes an object unless there is one; returns the one that is there now. Exactly one of several callers at once wins.
-    ///
-    /// # Errors
-    ///
-    /// As [`ObjectStore::put`].
-    pub async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<Bytes, ObjectsError> {
-        let path = self.path(key);
-        let written = self
-            .blocking("write", key.as_str(), move || match write_durably(&path, &bytes, Existing::Keep) {
-                Ok(()) => Ok(Some(bytes)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    fs::read(&path).map(|there| Some(there.into()))
-                }
-                Err(error) => Err(error),
-            })
-            .await?;
-        Ok(written.unwrap_or_default())
-    }
-
     fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.as_str())
     }
 
-    /// Runs `work` where blocking is fine; a missing file becomes `None`.
+    /// Runs `work` where blocking is fine. For a reader, what is missing or a directory is no object: `None`.
     async fn blocking<T: Send + 'static>(
         &self,
         action: &'static str,
@@ -57,11 +39,15 @@ impl DirStore {
         work: impl FnOnce() -> io::Result<Option<T>> + Send + 'static,
     ) -> Result<Option<T>, ObjectsError> {
         let result = match tokio::task::spawn_blocking(work).await {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound && action == "read" => Ok(None),
+            Ok(Err(error)) if action == "read" && is_no_object(&error) => Ok(None),
             Ok(result) => result,
             Err(stopped) => Err(io::Error::other(stopped)),
         };
-        result.map_err(|source| ObjectsError::Io { action, key: key.to_owned(), store: self.place(), source })
+        result.map_err(|source| self.failure(action, key, source))
+    }
+
+    fn failure(&self, action: &'static str, key: &str, source: io::Error) -> ObjectsError {
+        ObjectsError::Io { action, key: key.to_owned(), store: self.place(), source }
     }
 }
 
@@ -76,6 +62,31 @@ impl ObjectStore for DirStore {
         Ok(())
     }
 
+    async fn put_file(&self, key: &Key, path: &Path) -> Result<(), ObjectsError> {
+        let (target, file) = (self.path(key), path.to_owned());
+        self.blocking("write", key.as_str(), move || move_durably(&file, &target).map(Some)).await?;
+        Ok(())
+    }
+
+    fn spool_dir(&self) -> Option<PathBuf> {
+        // A name that begins with a dot is no key, so a listing passes it by.
+        Some(self.root.join(".spool"))
+    }
+
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<Bytes, ObjectsError> {
+        let path = self.path(key);
+        let written = self
+            .blocking("write", key.as_str(), move || match write_durably(&path, &bytes, Existing::Keep) {
+                Ok(()) => Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    fs::read(&path).map(|there| Some(there.into()))
+                }
+                Err(error) => Err(error),
+            })
+            .await?;
+        Ok(written.unwrap_or_default())
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, ObjectsError> {
         let path = self.path(key);
         self.blocking("read", key.as_str(), move || fs::read(path).map(|bytes| Some(bytes.into()))).await
@@ -85,9 +96,18 @@ impl ObjectStore for DirStore {
         let path = self.path(key);
         self.blocking("read", key.as_str(), move || {
             let mut file = fs::File::open(path)?;
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Ok(None);
+            }
+            let there = metadata.len().saturating_sub(offset).min(length);
+            if there == 0 {
+                return Ok(Some(Bytes::new()));
+            }
             file.seek(SeekFrom::Start(offset))?;
-            let mut bytes = Vec::new();
-            file.take(length).read_to_end(&mut bytes)?;
+            // Room for all of it at once: growing would copy, and a buffer of zeros would be written twice.
+            let mut bytes = Vec::with_capacity(usize::try_from(there).map_err(io::Error::other)?);
+            file.take(there).read_to_end(&mut bytes)?;
             Ok(Some(bytes.into()))
         })
         .await
@@ -107,11 +127,17 @@ impl ObjectStore for DirStore {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<(), ObjectsError> {
-        for key in keys {
-            let path = self.path(key);
-            self.blocking("delete", key.as_str(), move || remove_durably(&path).map(Some)).await?;
+        let Some(first) = keys.first().cloned() else { return Ok(()) };
+        let of_paths: BTreeMap<PathBuf, Key> = keys.iter().map(|key| (self.path(key), key.clone())).collect();
+        let work = move || {
+            remove_all_durably(of_paths.keys().map(PathBuf::as_path))
+                .map_err(|(path, error)| (of_paths.get(path).cloned(), error))
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((key, source))) => Err(self.failure("delete", key.unwrap_or(first).as_str(), source)),
+            Err(stopped) => Err(self.failure("delete", first.as_str(), io::Error::other(stopped))),
         }
-        Ok(())
     }
 
     fn place(&self) -> String {
@@ -119,15 +145,31 @@ impl ObjectStore for DirStore {
     }
 }
 
+/// Tells whether a failed read says that there is no object: nothing is there, or a directory is.
+fn is_no_object(error: &io::Error) -> bool {
+    is_absence(error) || error.kind() == io::ErrorKind::IsADirectory
+}
+
 /// Adds the objects below the directory `below` (relative to `root`). A directory that is not there, or goes meanwhile, has none.
 fn collect(root: &Path, below: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+    // A file in the place of a directory is an object of this name, which has nothing below it; in the place of the root it is
+    // no store.
+    let is_empty = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::NotADirectory => !below.is_empty(),
+        _ => false,
+    };
     let entries = match fs::read_dir(root.join(below)) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if is_empty(&error) => return Ok(()),
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if is_empty(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let Ok(name) = entry.file_name().into_string() else { continue };
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         // What is no key is not ours: temporary names, `lost+found`, a person's notes.
@@ -136,7 +178,7 @@ fn collect(root: &Path, below: &str, found: &mut Vec<ObjectInfo>) -> io::Result<
             Ok(metadata) if metadata.is_dir() => collect(root, key.as_str(), found)?,
             Ok(metadata) if metadata.is_file() => found.push(ObjectInfo { key, size_bytes: metadata.len() }),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_absence(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -166,6 +208,52 @@ mod tests {
         let seen: Vec<Bytes> =
             futures_util::future::join_all(writers).await.into_iter().map(Result::unwrap).collect();
         assert!(seen.iter().all(|bytes| bytes == &seen[0]), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_below_an_object_or_above_objects_is_no_object() {
+        let home = tempfile::tempdir().unwrap();
+        let store = DirStore::new(home.path().to_owned());
+        store.put(&Key::new("a/b").unwrap(), "b".into()).await.unwrap();
+        for name in ["a", "a/b/c"] {
+            assert_eq!(store.get(&Key::new(name).unwrap()).await.unwrap(), None, "{name}");
+            assert_eq!(store.range(&Key::new(name).unwrap(), 0, 9).await.unwrap(), None, "{name}");
+        }
+        assert!(store.list(&Prefix::new("a/b").unwrap()).await.unwrap().is_empty());
+        store.delete(&[Key::new("a/b/c").unwrap()]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listing_survives_files_that_vanish() {
+        let home = tempfile::tempdir().unwrap();
+        let store = DirStore::new(home.path().to_owned());
+        let keys: Vec<Key> = (0..40).map(|n| Key::new(format!("a/{n}/x")).unwrap()).collect();
+        let churn = {
+            let (root, keys) = (home.path().to_owned(), keys.clone());
+            tokio::task::spawn_blocking(move || {
+                for _ in 0..20 {
+                    for key in &keys {
+                        let path = root.join(key.as_str());
+                        fs::create_dir_all(path.parent().unwrap()).unwrap();
+                        fs::File::create(&path).unwrap();
+                    }
+                    fs::remove_dir_all(root.join("a")).unwrap();
+                }
+            })
+        };
+        while !churn.is_finished() {
+            store.list(&Prefix::default()).await.unwrap();
+        }
+        churn.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_apart() {
+        use crate::base::Classify as _;
+        let store = DirStore::new("/nonexistent".into());
+        let error = store.failure("write", "a", io::ErrorKind::StorageFull.into());
+        assert_eq!(error.kind(), crate::base::ErrorKind::Unavailable);
+        assert!(error.hint().unwrap().contains("full"));
     }
 
     #[tokio::test]

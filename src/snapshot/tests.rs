@@ -1,6 +1,7 @@
 //! The journey's promises, over a directory and an engine in memory.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -431,6 +432,14 @@ impl ObjectStore for FailingOnce {
             });
         }
         self.inner.put(key, bytes).await
+    }
+
+    async fn put_file(&self, key: &Key, path: &Path) -> Result<(), ObjectsError> {
+        self.inner.put_file(key, path).await
+    }
+
+    fn spool_dir(&self) -> Option<PathBuf> {
+        self.inner.spool_dir()
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, ObjectsError> {

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::open::{engine, store_url};
+use super::open::{self, engine, store_url};
 use crate::base::config::{Config, Environment};
 use crate::base::{ByteSize, Classify, Liveness, SnapshotId, chain, fs, now};
 use crate::catalog::Catalog;
 use crate::docker::{Engine, EngineInfo};
-use crate::objects::{DirStore, Key, ObjectStore as _, StoreUrl};
-use crate::store::Format;
+use crate::objects::{Key, ObjectStore, StoreUrl};
 use crate::template::CaSet;
 
 /// The base of the shipped templates.
@@ -257,27 +256,26 @@ async fn base_image(engine: &dyn Engine) -> Finding {
 }
 
 async fn examine_store(url: &StoreUrl, findings: &mut Vec<Finding>) {
-    let objects = DirStore::new(url.path().clone());
     let advice = "choose a store this user may write with --store or KILN_STORE";
-    let format = match Format::open_or_init(&objects, now()).await {
-        Ok(format) => format,
+    let (objects, format) = match Box::pin(open::store(url)).await {
+        Ok(opened) => opened,
         Err(error) => {
             findings.push(Finding::of_error(Subject::Store, &error, advice));
             return;
         }
     };
-    findings.push(match probe(&objects).await {
+    findings.push(match probe(&*objects).await {
         Ok(()) => Finding::ok(
             Subject::Store,
             format!("{url}, id {}, version {}, writable", format.id, format.version),
         ),
         Err(error) => Finding::of_error(Subject::Store, error.as_ref(), advice),
     });
-    findings.push(orphans(&Catalog::new(std::sync::Arc::new(objects))).await);
+    findings.push(orphans(&Catalog::new(objects)).await);
 }
 
 /// Writes an object and deletes it again.
-async fn probe(objects: &DirStore) -> Result<(), Box<dyn Classify>> {
+async fn probe(objects: &dyn ObjectStore) -> Result<(), Box<dyn Classify>> {
     let key = Key::new(format!("probe/{}", SnapshotId::generate())).map_err(boxed)?;
     objects.put(&key, "probe".into()).await.map_err(boxed)?;
     objects.delete(&[key]).await.map_err(boxed)

@@ -6,7 +6,7 @@ use crate::base::config::{Config, ConfigError, Environment};
 use crate::base::{Classify, ErrorKind, now};
 use crate::catalog::Catalog;
 use crate::docker::{DockerEngine, Engine, EngineError};
-use crate::objects::{DirStore, StoreUrl, StoreUrlError};
+use crate::objects::{self, ObjectStore, ObjectsError, StoreUrl, StoreUrlError};
 use crate::snapshot::Workbench;
 use crate::store::{Format, FormatError};
 use crate::template::Library;
@@ -18,6 +18,7 @@ pub struct Toolkit {
     config: Config,
     url: StoreUrl,
     format: Format,
+    objects: Arc<dyn ObjectStore>,
     catalog: Catalog,
     library: Arc<Library>,
 }
@@ -31,6 +32,9 @@ pub enum ToolkitError {
     /// The store's URL is wrong.
     #[error(transparent)]
     Url(#[from] StoreUrlError),
+    /// The store cannot be reached.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// The store cannot be used.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -44,6 +48,7 @@ impl Classify for ToolkitError {
         match self {
             Self::Config(error) => error.kind(),
             Self::Url(error) => error.kind(),
+            Self::Objects(error) => error.kind(),
             Self::Format(error) => error.kind(),
             Self::Engine(error) => error.kind(),
         }
@@ -53,6 +58,7 @@ impl Classify for ToolkitError {
         match self {
             Self::Config(error) => error.hint(),
             Self::Url(error) => error.hint(),
+            Self::Objects(error) => error.hint(),
             Self::Format(error) => error.hint(),
             Self::Engine(error) => error.hint(),
         }
@@ -71,13 +77,25 @@ pub(super) fn store_url(
     }
 }
 
+/// Opens the store at a URL. A directory is made a store by its first use; a bucket only by `kiln store init`, so that a wrong
+/// prefix does not become a second store.
+pub(super) async fn store(url: &StoreUrl) -> Result<(Arc<dyn ObjectStore>, Format), ToolkitError> {
+    let objects = objects::open(url).await?;
+    let format = match url {
+        StoreUrl::Directory(_) => Format::open_or_init(&objects, now()).await?,
+        StoreUrl::S3(_) => Format::open(&objects).await?,
+    };
+    Ok((objects, format))
+}
+
 /// Makes an engine of `$DOCKER_HOST`, or of the engine's usual address, without connecting to it.
 pub(super) fn engine(environment: &Environment) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(Arc::new(DockerEngine::connect(environment.get("DOCKER_HOST"))?))
 }
 
 impl Toolkit {
-    /// Reads the configuration and opens the store, which is made by its first use. Touches no engine and no network.
+    /// Reads the configuration and opens the store. A store in a directory is made by its first use; one in a bucket must have
+    /// been made. Touches no engine, and no network unless the store is in a bucket.
     ///
     /// # Errors
     ///
@@ -85,14 +103,14 @@ impl Toolkit {
     pub async fn open(environment: Environment, store: Option<&str>) -> Result<Self, ToolkitError> {
         let config = Config::load(&environment)?;
         let url = store_url(&environment, &config, store)?;
-        let objects = DirStore::new(url.path().clone());
-        let format = Format::open_or_init(&objects, now()).await?;
+        let (objects, format) = Box::pin(self::store(&url)).await?;
         Ok(Self {
             environment,
             config,
             url,
             format,
-            catalog: Catalog::new(Arc::new(objects)),
+            catalog: Catalog::new(Arc::clone(&objects)),
+            objects,
             library: Arc::new(Library::shipped()),
         })
     }
@@ -136,6 +154,12 @@ impl Toolkit {
         &self.format
     }
 
+    /// Returns the objects of the store.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
     /// Returns the records.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
@@ -177,5 +201,27 @@ mod tests {
         assert!(first.workbench().is_ok());
         let again = Toolkit::open(environment, None).await.unwrap();
         assert_eq!(first.format(), again.format());
+    }
+
+    mod garage {
+        use super::*;
+
+        #[tokio::test]
+        #[ignore = "needs Garage"]
+        async fn a_bucket_becomes_a_store_only_when_it_is_made_one() {
+            let url = objects::garage::url().to_string();
+            let home = tempfile::tempdir().unwrap();
+            let environment =
+                Environment::of([("HOME", home.path().to_str().unwrap()), ("KILN_STORE", url.as_str())]);
+            let error = Toolkit::open(environment.clone(), None).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            assert!(error.hint().unwrap().contains("kiln store init"));
+            let objects = objects::open(&url.parse().unwrap()).await.unwrap();
+            let made = Format::init(&objects, None, now()).await.unwrap();
+            let toolkit = Toolkit::open(environment, None).await.unwrap();
+            assert_eq!(toolkit.format(), &made);
+            assert!(toolkit.catalog().list().await.unwrap().is_empty());
+            assert_eq!(toolkit.objects().place(), url);
+        }
     }
 }

@@ -1,0 +1,430 @@
+//! Reading chunks: by the pack tables that a revision names, and where those fail, by the index.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::Mutex;
+
+use super::cache::IndexCache;
+use super::content::ChunkRef;
+use super::error::StoreError;
+use super::frame::{Codec, FrameReader};
+use super::pack::{PackInfo, PackName, PackTable};
+use super::segment::Location;
+use super::view::View;
+use super::wire::broken;
+use crate::base::ChunkId;
+use crate::objects::ObjectStore;
+
+/// Pack tables that are fetched at the same time.
+const TABLES: usize = 8;
+/// What is fetched at once, in bytes as they are stored: large enough that a round trip is cheap, small enough that four fit in memory.
+const RUN_BYTES: u64 = 4 << 20;
+/// Two frames with less than this between them are fetched together, in bytes.
+const GAP_BYTES: u64 = 128 << 10;
+
+/// Where the chunks of a revision lie.
+#[derive(Debug, Clone, Default)]
+pub struct Locations {
+    packs: Vec<PackName>,
+    chunks: HashMap<ChunkId, Location>,
+}
+
+impl Locations {
+    /// Returns where a chunk lies.
+    #[must_use]
+    pub fn get(&self, id: &ChunkId) -> Option<&Location> {
+        self.chunks.get(id)
+    }
+
+    /// Adds those chunks of a pack for which `is_wanted`; of one that is known already the first place stays.
+    pub fn add(&mut self, pack: PackName, table: &PackTable, is_wanted: &mut dyn FnMut(&ChunkId) -> bool) {
+        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        self.packs.push(pack);
+        for frame in &table.frames {
+            let mut offset = 0;
+            for (id, length) in &frame.chunks {
+                if is_wanted(id) {
+                    let location = Location {
+                        pack: number,
+                        frame_offset: frame.offset,
+                        frame_length: frame.stored_length,
+                        codec: frame.codec,
+                        offset,
+                        length: *length,
+                    };
+                    self.chunks.entry(*id).or_insert(location);
+                }
+                offset += *length;
+            }
+        }
+    }
+
+    /// Returns a pack by its number.
+    #[must_use]
+    pub fn pack(&self, number: u32) -> Option<&PackName> {
+        self.packs.get(number as usize)
+    }
+
+    /// Returns the number of chunks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Returns whether no chunk is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+/// A part of a pack that is fetched at once.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The pack.
+    pub pack: PackName,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What is wanted of it, by frames.
+    pub frames: Vec<RunFrame>,
+}
+
+/// A frame of a run, and what is wanted of it.
+#[derive(Debug, Clone)]
+pub struct RunFrame {
+    /// Where it begins in the run.
+    pub start: usize,
+    /// Its length as it is stored.
+    pub length: usize,
+    /// How it is stored.
+    pub codec: Codec,
+    /// The wanted chunks: where they begin in the frame's content, their lengths and ids, and the caller's number.
+    pub chunks: Vec<WantedChunk>,
+}
+
+/// A chunk that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedChunk {
+    /// Its id.
+    pub id: ChunkId,
+    /// Where it begins in the content of its frame.
+    pub offset: usize,
+    /// Its length.
+    pub length: usize,
+    /// What the caller calls it.
+    pub tag: u32,
+}
+
+/// Fetches chunks. Shared by all tasks of a reader.
+#[derive(Debug)]
+pub struct Fetcher {
+    objects: Arc<dyn ObjectStore>,
+    cache: IndexCache,
+    view: Mutex<Option<Arc<View>>>,
+}
+
+impl Fetcher {
+    /// Makes a fetcher.
+    #[must_use]
+    pub fn new(objects: Arc<dyn ObjectStore>, cache: IndexCache) -> Self {
+        Self { objects, cache, view: Mutex::new(None) }
+    }
+
+    /// Returns the store.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Reads the tables of packs and keeps where those chunks lie for which `is_wanted`. A pack that is gone, or whose table is
+    /// damaged, has none: its chunks are looked for elsewhere when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer.
+    pub async fn locate(
+        &self,
+        packs: impl IntoIterator<Item = PackInfo>,
+        mut is_wanted: impl FnMut(&ChunkId) -> bool,
+    ) -> Result<Locations, StoreError> {
+        let mut locations = Locations::default();
+        let mut tables = stream::iter(packs)
+            .map(|info| async move { Ok::<_, StoreError>((info, self.table(&info).await?)) })
+            .buffered(TABLES);
+        while let Some((info, table)) = tables.try_next().await? {
+            if let Some(table) = table {
+                locations.add(info.pack, &table, &mut is_wanted);
+            }
+        }
+        Ok(locations)
+    }
+
+    /// Reads the tables of packs, as [`Fetcher::locate`] does, and keeps them whole.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer.
+    pub async fn tables(
+        &self,
+        packs: impl IntoIterator<Item = PackInfo>,
+    ) -> Result<Vec<(PackName, PackTable)>, StoreError> {
+        let read = stream::iter(packs)
+            .map(|info| async move { Ok::<_, StoreError>((info.pack, self.table(&info).await?)) })
+            .buffered(TABLES);
+        read.try_filter_map(|(pack, table)| async move { Ok(table.map(|table| (pack, table))) })
+            .try_collect()
+            .await
+    }
+
+    /// Reads a pack's table; `None` where the pack is gone or the table is damaged.
+    async fn table(&self, info: &PackInfo) -> Result<Option<PackTable>, StoreError> {
+        let (offset, length) = info.tail();
+        let tail = self.objects.range(&info.pack.key()?, offset, length).await?;
+        Ok(tail.and_then(|tail| PackTable::parse(&tail).ok()))
+    }
+
+    /// Puts wanted chunks together to runs, in the order of the packs; those whose place is not known are returned apart.
+    #[must_use]
+    pub fn plan(
+        locations: &Locations,
+        wanted: impl IntoIterator<Item = (ChunkId, u32)>,
+    ) -> (Vec<Run>, Vec<(ChunkId, u32)>) {
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for (id, tag) in wanted {
+            match locations.get(&id) {
+                Some(location) => {
+                    known.push((location.pack, location.frame_offset, location.offset, id, tag))
+                }
+                None => unknown.push((id, tag)),
+            }
+        }
+        known.sort_unstable();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut last_frame = None;
+        for (pack, frame_offset, _, id, tag) in known {
+            let (Some(location), Some(name)) = (locations.get(&id), locations.pack(pack)) else { continue };
+            let chunk =
+                WantedChunk { id, offset: location.offset as usize, length: location.length as usize, tag };
+            if last_frame == Some((pack, frame_offset)) {
+                if let Some(frame) = runs.last_mut().and_then(|run| run.frames.last_mut()) {
+                    frame.chunks.push(chunk);
+                }
+                continue;
+            }
+            last_frame = Some((pack, frame_offset));
+            let (from, length) = (u64::from(frame_offset), u64::from(location.frame_length));
+            let fits = |run: &&mut Run| {
+                let end = run.offset + run.length;
+                run.pack == *name
+                    && from >= end
+                    && from - end <= GAP_BYTES
+                    && from + length - run.offset <= RUN_BYTES
+            };
+            let frame = |start: u64| RunFrame {
+                start: usize::try_from(start).unwrap_or(usize::MAX),
+                length: location.frame_length as usize,
+                codec: location.codec,
+                chunks: vec![chunk],
+            };
+            match runs.last_mut().filter(fits) {
+                Some(run) => {
+                    run.frames.push(frame(from - run.offset));
+                    run.length = from + length - run.offset;
+                }
+                None => runs.push(Run { pack: *name, offset: from, length, frames: vec![frame(0)] }),
+            }
+        }
+        (runs, unknown)
+    }
+
+    /// Fetches a run's bytes; `None` where the pack is gone or shorter than it should be.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer.
+    pub async fn fetch(&self, run: &Run) -> Result<Option<Bytes>, StoreError> {
+        let bytes = self.objects.range(&run.pack.key()?, run.offset, run.length).await?;
+        Ok(bytes.filter(|bytes| bytes.len() as u64 == run.length))
+    }
+
+    /// Finds a chunk by the index and fetches it: for one that is not where the revision says. Every copy that the index knows is
+    /// tried, those in condemned packs last: they may be all that is left of a removed revision.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer, and with [`StoreError::Lost`] where a fresh view of the store has no sound copy.
+    pub async fn rescue(&self, id: ChunkId) -> Result<Bytes, StoreError> {
+        for is_fresh in [false, true] {
+            let view = self.view(is_fresh).await?;
+            let places = view
+                .places(&id)
+                .map_err(|source| StoreError::Local { action: "read the cached index", source })?;
+            for (info, location) in places {
+                let (from, length) = (u64::from(location.frame_offset), u64::from(location.frame_length));
+                let stored = self.objects.range(&info.pack.key()?, from, length).await?;
+                let Some(stored) = stored else { continue };
+                let chunk = tokio::task::spawn_blocking(move || open_chunk(&location, &stored, &id)).await;
+                if let Ok(Ok(chunk)) = chunk {
+                    return Ok(chunk);
+                }
+            }
+        }
+        Err(StoreError::Lost { id, store: self.objects.place() })
+    }
+
+    async fn view(&self, is_fresh: bool) -> Result<Arc<View>, StoreError> {
+        let mut kept = self.view.lock().await;
+        match &*kept {
+            Some(view) if !is_fresh => Ok(Arc::clone(view)),
+            Some(_) | None => {
+                let view = Arc::new(View::load(&*self.objects, &self.cache).await?);
+                *kept = Some(Arc::clone(&view));
+                Ok(view)
+            }
+        }
+    }
+
+    /// Reads chunks in the order of `refs`, several fetches ahead, each verified.
+    pub fn in_order(
+        self: &Arc<Self>,
+        locations: &Locations,
+        refs: &[ChunkRef],
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + use<> {
+        let batches = batches(locations, refs);
+        let fetcher = Arc::clone(self);
+        stream::iter(batches)
+            .map(move |batch| {
+                let fetcher = Arc::clone(&fetcher);
+                async move { tokio::spawn(async move { fetcher.read_batch(batch).await }).await }
+            })
+            .buffered(4)
+            .map(|joined| match joined {
+                Ok(result) => result,
+                Err(stopped) => {
+                    Err(StoreError::Local { action: "read chunks", source: io::Error::other(stopped) })
+                }
+            })
+            .map_ok(|chunks| stream::iter(chunks.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    /// Reads one chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetcher::rescue`].
+    pub async fn chunk(&self, locations: &Locations, id: ChunkId) -> Result<Bytes, StoreError> {
+        let chunks = self.read_batch(Batch::of(locations, &[ChunkRef { id, length: 0 }])).await?;
+        chunks.into_iter().next().ok_or_else(|| StoreError::Lost { id, store: self.objects.place() })
+    }
+
+    async fn read_batch(&self, batch: Batch) -> Result<Vec<Bytes>, StoreError> {
+        let mut found: Vec<Option<Bytes>> = vec![None; batch.ids.len()];
+        for run in batch.runs {
+            let Some(bytes) = self.fetch(&run).await? else { continue };
+            let opened = tokio::task::spawn_blocking(move || {
+                let mut opened = Vec::new();
+                open_run(&run, &bytes, &mut |chunk, content| {
+                    if let Some(content) = content {
+                        opened.push((chunk.tag, Bytes::copy_from_slice(content)));
+                    }
+                    Ok(())
+                })?;
+                Ok::<_, io::Error>(opened)
+            });
+            let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);
+            for (tag, content) in
+                opened.map_err(|source| StoreError::Local { action: "read chunks", source })?
+            {
+                if let Some(place) = found.get_mut(tag as usize) {
+                    *place = Some(content);
+                }
+            }
+        }
+        let mut chunks = Vec::with_capacity(found.len());
+        for (id, content) in batch.ids.into_iter().zip(found) {
+            chunks.push(match content {
+                Some(content) => content,
+                None => self.rescue(id).await?,
+            });
+        }
+        Ok(chunks)
+    }
+}
+
+/// Chunks that are read together; the tags are places in `ids`.
+#[derive(Debug)]
+struct Batch {
+    ids: Vec<ChunkId>,
+    runs: Vec<Run>,
+}
+
+impl Batch {
+    fn of(locations: &Locations, refs: &[ChunkRef]) -> Self {
+        let ids: Vec<ChunkId> = refs.iter().map(|reference| reference.id).collect();
+        let (runs, _unknown) = Fetcher::plan(locations, ids.iter().copied().zip(0..));
+        Self { ids, runs }
+    }
+}
+
+/// Cuts a sequence of references into batches of about [`RUN_BYTES`] of content.
+fn batches(locations: &Locations, refs: &[ChunkRef]) -> Vec<Batch> {
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0_u64);
+    for (at, reference) in refs.iter().enumerate() {
+        bytes += u64::from(reference.length);
+        if bytes >= RUN_BYTES {
+            batches.push(Batch::of(locations, refs.get(start..=at).unwrap_or_default()));
+            (start, bytes) = (at + 1, 0);
+        }
+    }
+    if let Some(rest) = refs.get(start..).filter(|rest| !rest.is_empty()) {
+        batches.push(Batch::of(locations, rest));
+    }
+    batches
+}
+
+/// Takes a wanted chunk and its content, which is `None` where it is not what was written.
+pub type TakeChunk<'a> = &'a mut dyn FnMut(&WantedChunk, Option<&[u8]>) -> io::Result<()>;
+
+/// Takes a run apart and hands out each wanted chunk: verified, or `None` where it is not what was written.
+///
+/// # Errors
+///
+/// Whatever `take` reports, and where zstd cannot get its memory.
+pub fn open_run(run: &Run, bytes: &[u8], take: TakeChunk<'_>) -> io::Result<()> {
+    let mut reader = FrameReader::new()?;
+    for frame in &run.frames {
+        let stored = frame.start.checked_add(frame.length).and_then(|end| bytes.get(frame.start..end));
+        let content = stored.and_then(|stored| reader.open(frame.codec, stored).ok());
+        // A chunk that is wanted several times is verified once.
+        let mut last: Option<(ChunkId, bool)> = None;
+        for chunk in &frame.chunks {
+            let found = content
+                .and_then(|content| content.get(chunk.offset..chunk.offset.checked_add(chunk.length)?));
+            let is_sound = match last {
+                Some((id, is_sound)) if id == chunk.id => is_sound,
+                Some(_) | None => found.is_some_and(|found| ChunkId::of(found) == chunk.id),
+            };
+            last = Some((chunk.id, is_sound));
+            take(chunk, found.filter(|_| is_sound))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_chunk(location: &Location, stored: &[u8], id: &ChunkId) -> io::Result<Bytes> {
+    let mut reader = FrameReader::new()?;
+    let content = reader.open(location.codec, stored)?;
+    let (from, length) = (location.offset as usize, location.length as usize);
+    let chunk = from.checked_add(length).and_then(|end| content.get(from..end));
+    match chunk.filter(|chunk| ChunkId::of(chunk) == *id) {
+        Some(chunk) => Ok(Bytes::copy_from_slice(chunk)),
+        None => Err(broken("a chunk is not what was written")),
+    }
+}
