@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use crate::base::config::{Config, ConfigError, Environment};
-use crate::base::{Classify, ErrorKind, now};
+use crate::base::{ByteSize, Classify, ErrorKind, now};
 use crate::catalog::Catalog;
 use crate::docker::{DockerEngine, Engine, EngineError};
-use crate::objects::{self, ObjectStore, ObjectsError, StoreUrl, StoreUrlError};
+use crate::objects::{
+    self, Bandwidth, ObjectStore, ObjectsError, ProbeReport, StoreUrl, StoreUrlError, Throttled,
+};
 use crate::snapshot::Workbench;
 use crate::store::{Format, FormatError};
 use crate::template::Library;
+use crate::workspace::Depot;
 
 /// The configuration, the store and the templates. The engine is connected to when somebody asks for it.
 #[derive(Debug)]
@@ -115,6 +118,58 @@ impl Toolkit {
         })
     }
 
+    /// Makes a store, in a directory or a bucket; `quota` is how many bytes its packs may hold. For a bucket this is for one
+    /// operator to do once.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration is wrong, when there is a store already, and when it cannot be written.
+    pub async fn init(
+        environment: &Environment,
+        store: Option<&str>,
+        quota: Option<ByteSize>,
+    ) -> Result<(StoreUrl, Format), ToolkitError> {
+        let url = store_url(environment, &Config::load(environment)?, store)?;
+        let objects = Box::pin(objects::open(&url)).await?;
+        let format = Format::init(&objects, quota, now()).await?;
+        Ok((url, format))
+    }
+
+    /// Tries out what a store really does, be it made already or not. Cleans up behind itself.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration is wrong, and when the store does not answer or refuses.
+    pub async fn probe(environment: &Environment, store: Option<&str>) -> Result<ProbeReport, ToolkitError> {
+        let url = store_url(environment, &Config::load(environment)?, store)?;
+        Ok(Box::pin(objects::probe_at(&url)).await?)
+    }
+
+    /// Returns where workspaces are kept: the store, and this host's notes on it.
+    #[must_use]
+    pub fn depot(&self) -> Depot {
+        self.depot_of(Arc::clone(&self.objects))
+    }
+
+    /// Returns where workspaces are kept, with what goes to the store and comes from it within a bandwidth.
+    #[must_use]
+    pub fn depot_within(&self, bandwidth: Bandwidth) -> Depot {
+        if bandwidth == Bandwidth::default() {
+            return self.depot();
+        }
+        self.depot_of(Arc::new(Throttled::new(Arc::clone(&self.objects), bandwidth)))
+    }
+
+    fn depot_of(&self, objects: Arc<dyn ObjectStore>) -> Depot {
+        Depot {
+            objects,
+            store: self.format.id,
+            quota_bytes: self.format.quota_bytes,
+            cache_dir: self.environment.cache_dir(),
+            state_dir: self.environment.state_dir(),
+        }
+    }
+
     /// Returns what the jobs on snapshots work with. The engine is not connected to before a job needs it.
     ///
     /// # Errors
@@ -128,6 +183,15 @@ impl Toolkit {
             library: Arc::clone(&self.library),
             state_dir: self.environment.state_dir(),
         })
+    }
+
+    /// Returns the engine, without connecting to it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `$DOCKER_HOST` is no address of an engine.
+    pub fn engine(&self) -> Result<Arc<dyn Engine>, ToolkitError> {
+        Ok(engine(&self.environment)?)
     }
 
     /// Returns the environment.

@@ -1,0 +1,139 @@
+//! A revision of another workspace with the same content: a fork that uploads nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::depot::Depot;
+use super::error::WorkspaceError;
+use super::rebase::rebase;
+use crate::base::{Monotonic, RevisionId, WorkspaceName, now};
+use crate::store::StoreError;
+use crate::store::revision::{self, Revision, RevisionCounts};
+use crate::store::session::{Session, Standing};
+
+/// How often a copy whose session a collector took for dead is tried again.
+const TRIES: u32 = 5;
+
+/// What a copy did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyReport {
+    /// The new revision.
+    pub revision: RevisionId,
+    /// Its workspace.
+    pub workspace: WorkspaceName,
+    /// The revision that it is a copy of.
+    pub parent: RevisionId,
+    /// What it counts.
+    pub counts: RevisionCounts,
+    /// Bytes of packs that had to be written, because what held the chunks is about to be deleted: mostly none.
+    pub uploaded_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Records the content of a revision as a new revision, of the same workspace or of another. `labels` are the new one's own.
+///
+/// The record is the commit point. Before it nothing is there, or packs that nobody names and `kiln gc` reclaims.
+///
+/// # Errors
+///
+/// Fails where the store does not answer or cannot be written, and where a chunk that has to be copied is damaged or lost.
+pub async fn copy(
+    depot: &Depot,
+    source: &Revision,
+    workspace: &WorkspaceName,
+    labels: BTreeMap<String, String>,
+) -> Result<CopyReport, WorkspaceError> {
+    let clock = Monotonic::start();
+    let mut draft = Revision {
+        workspace: workspace.clone(),
+        parent: Some(source.id),
+        source: format!("{}@{}", source.workspace, source.id),
+        labels,
+        ..source.clone()
+    };
+    let mut uploaded_bytes = 0;
+    for _ in 0..TRIES {
+        let session = Session::open(Arc::clone(&depot.objects), "copy").await?;
+        draft = rebase(depot, &session, draft).await?;
+        let own = draft.packs.iter().filter(|info| info.pack.name.session == session.id());
+        uploaded_bytes += own.map(|info| info.size).sum::<u64>();
+        let newest = revision::newest_key(&*depot.objects, workspace).await?;
+        let now = now();
+        draft = Revision { id: RevisionId::after(newest, now), session: session.id(), created: now, ..draft };
+        let standing = session.commit(&draft).await?;
+        // A session that stays is ended by a collector; the revision is acknowledged all the same.
+        let _closed = session.close().await.is_ok();
+        if standing == Standing::Good {
+            return Ok(CopyReport {
+                revision: draft.id,
+                workspace: draft.workspace,
+                parent: source.id,
+                counts: draft.counts,
+                uploaded_bytes,
+                took: clock.elapsed(),
+            });
+        }
+    }
+    Err(StoreError::Evicted { store: depot.objects.place(), times: TRIES }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::Prefix;
+    use crate::workspace::tests::Place;
+    use crate::workspace::{find, show};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_uploads_nothing_and_lives_on_its_own() {
+        let place = Place::new();
+        place.write("tree/a", "text ".repeat(100_000));
+        place.save("tree").await;
+        let source = place.newest().await;
+        let record = show(&place.depot, &source).await.unwrap();
+        let stored = |below: &'static str| {
+            let objects = Arc::clone(&place.depot.objects);
+            async move { objects.list(&Prefix::new(below).unwrap()).await.unwrap().len() }
+        };
+        let before = (stored("packs").await, stored("meta").await, stored("idx").await);
+        let labels = BTreeMap::from([("fork".to_owned(), "yes".to_owned())]);
+        let fork = "fork".parse().unwrap();
+        let report = copy(&place.depot, &record, &fork, labels.clone()).await.unwrap();
+        assert_eq!((report.uploaded_bytes, report.parent), (0, source.id));
+        assert_eq!((stored("packs").await, stored("meta").await, stored("idx").await), before);
+        assert_eq!((stored("sess").await, stored("beat").await), (0, 0));
+        let found = find(&place.depot, &"fork".parse().unwrap()).await.unwrap();
+        let copied = show(&place.depot, &found).await.unwrap();
+        assert_eq!(copied.id, report.revision);
+        assert_eq!((copied.labels, copied.parent), (labels, Some(source.id)));
+        assert_eq!((copied.manifest, copied.packs), (record.manifest.clone(), record.packs.clone()));
+        // A copy into the same workspace is its newest revision.
+        let again = copy(&place.depot, &record, &source.workspace, BTreeMap::new()).await.unwrap();
+        assert!(again.revision > source.id);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_of_what_is_condemned_is_written_anew() {
+        let place = Place::new();
+        place.write("tree/a", "text ".repeat(100_000));
+        place.save("tree").await;
+        let record = show(&place.depot, &place.newest().await).await.unwrap();
+        let packs = record.packs.iter().map(|info| info.pack.key().unwrap().to_string()).collect();
+        let list = crate::store::view::Condemned { version: 1, packs };
+        let key = crate::objects::Key::new("gc/run").unwrap();
+        place.depot.objects.put(&key, serde_json::to_vec(&list).unwrap().into()).await.unwrap();
+        let report = copy(&place.depot, &record, &"fork".parse().unwrap(), BTreeMap::new()).await.unwrap();
+        assert!(report.uploaded_bytes > 0);
+        for info in &record.packs {
+            place.depot.objects.delete(&[info.pack.key().unwrap()]).await.unwrap();
+        }
+        let found = find(&place.depot, &"fork".parse().unwrap()).await.unwrap();
+        let copied = show(&place.depot, &found).await.unwrap();
+        let path = crate::store::EntryPath::new("a").unwrap();
+        let mut out = Vec::new();
+        crate::workspace::cat(&place.depot, &copied, &path, None, &mut out).await.unwrap();
+        assert_eq!(out.len(), 500_000);
+    }
+}

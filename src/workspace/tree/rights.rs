@@ -1,0 +1,134 @@
+//! What a restore may give to what it writes.
+
+use crate::store::EntryOwner;
+
+use super::names::Names;
+
+/// What a restore may give to what it writes. The default gives no more than the caller could have made by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreRights {
+    /// Who owns what is written.
+    pub owner: OwnerRule,
+    /// Whether files get their setuid and setgid bits. Directories always do: there setgid only says whose group new entries get.
+    pub special_bits: bool,
+    /// Whether devices are made.
+    pub devices: bool,
+    /// Whether attributes that give rights are set: `security.*` (capabilities among them) and `trusted.*`.
+    pub privileged_xattrs: bool,
+}
+
+impl Default for RestoreRights {
+    /// Root keeps the owners and everybody else owns what they write; setuid, devices and privileged attributes are left out.
+    fn default() -> Self {
+        let owner = if rustix::process::geteuid().is_root() { OwnerRule::Keep } else { OwnerRule::Current };
+        Self { owner, special_bits: false, devices: false, privileged_xattrs: false }
+    }
+}
+
+/// Who owns what a restore writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnerRule {
+    /// The numbers that were saved.
+    Keep,
+    /// These, whatever was saved.
+    Fixed {
+        /// The user's number.
+        uid: u32,
+        /// The group's number.
+        gid: u32,
+    },
+    /// The numbers that were saved, moved range by range. What no range holds is not set, and counted as a shortfall.
+    Map {
+        /// Ranges of users; the first that holds a number counts.
+        users: Vec<IdRange>,
+        /// Ranges of groups; the first that holds a number counts.
+        groups: Vec<IdRange>,
+    },
+    /// The user and group of the saved name where this host knows it, else the number that was saved.
+    Names,
+    /// Whoever restores.
+    Current,
+}
+
+/// Numbers that are moved to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first number as it was saved.
+    pub from: u32,
+    /// What it becomes.
+    pub to: u32,
+    /// How many numbers are moved.
+    pub count: u32,
+}
+
+impl IdRange {
+    fn map(ranges: &[Self], id: u32) -> Option<u32> {
+        ranges.iter().find_map(|range| {
+            let offset = id.checked_sub(range.from).filter(|offset| *offset < range.count)?;
+            range.to.checked_add(offset)
+        })
+    }
+}
+
+/// The owner that an entry is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewOwner {
+    /// `None` leaves the user as it is.
+    pub(super) uid: Option<u32>,
+    /// `None` leaves the group as it is.
+    pub(super) gid: Option<u32>,
+    /// Whether this is what the rule asks for.
+    pub(super) is_whole: bool,
+}
+
+impl OwnerRule {
+    /// Says who is to own an entry. The names of this host are asked for only by [`OwnerRule::Names`].
+    pub(super) fn apply<'a>(&self, owner: &EntryOwner, names: impl FnOnce() -> &'a Names) -> NewOwner {
+        let whole = |uid, gid| NewOwner { uid: Some(uid), gid: Some(gid), is_whole: true };
+        match self {
+            Self::Keep => whole(owner.uid, owner.gid),
+            Self::Fixed { uid, gid } => whole(*uid, *gid),
+            Self::Map { users, groups } => {
+                let (uid, gid) = (IdRange::map(users, owner.uid), IdRange::map(groups, owner.gid));
+                NewOwner { uid, gid, is_whole: uid.is_some() && gid.is_some() }
+            }
+            Self::Names => {
+                let names = names();
+                whole(
+                    names.uid(&owner.user).unwrap_or(owner.uid),
+                    names.gid(&owner.group).unwrap_or(owner.gid),
+                )
+            }
+            Self::Current => NewOwner { uid: None, gid: None, is_whole: true },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_who_owns_and_what_it_cannot_say() {
+        let names = Names::new();
+        let owner = |uid, gid, user: &str| EntryOwner {
+            uid,
+            gid,
+            user: user.as_bytes().into(),
+            group: Box::default(),
+        };
+        let apply = |rule: &OwnerRule, owner: &EntryOwner| {
+            let new = rule.apply(owner, || &names);
+            (new.uid, new.gid, new.is_whole)
+        };
+        let saved = owner(1_005, 7, "root");
+        assert_eq!(apply(&OwnerRule::Keep, &saved), (Some(1_005), Some(7), true));
+        assert_eq!(apply(&OwnerRule::Fixed { uid: 1, gid: 2 }, &saved), (Some(1), Some(2), true));
+        assert_eq!(apply(&OwnerRule::Names, &saved), (Some(0), Some(7), true));
+        assert_eq!(apply(&OwnerRule::Current, &saved), (None, None, true));
+        let range = IdRange { from: 1_000, to: 100_000, count: 10 };
+        let map = OwnerRule::Map { users: vec![range], groups: vec![range] };
+        assert_eq!(apply(&map, &saved), (Some(100_005), None, false));
+        assert_eq!(apply(&map, &owner(1_010, 1_000, "")), (None, Some(100_000), false));
+    }
+}
