@@ -13,13 +13,15 @@ use super::paint::ColorChoice;
 use super::progress::LogFormat;
 use super::run::Program;
 use super::snapshot::SnapshotCommand;
+use super::store::StoreCommand;
 use super::template::TemplateCommand;
+use super::workspace::WorkspaceCommand;
 use super::{completions, doctor, exit, man};
 
 /// The options that every command has.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct GlobalArgs {
-    /// Where records and logs are kept: a path or file:///path [env: KILN_STORE] [default: $XDG_DATA_HOME/kiln/store]
+    /// Where everything lasting is kept: a path, file:///path or s3://bucket/prefix?endpoint=URL&region=NAME [env: KILN_STORE] [default: $XDG_DATA_HOME/kiln/store]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub(super) store: Option<String>,
     /// Print the answer, or the error, as one JSON document on standard output
@@ -50,7 +52,7 @@ pub(super) struct GlobalArgs {
     pub(super) log: LogFormat,
 }
 
-/// Bakes sandbox images from Dockerfile templates and keeps their records
+/// Bakes sandbox images from Dockerfile templates, keeps their records, and saves and restores workspaces
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, max_term_width = 100)]
 #[command(after_help = exit::HELP, subcommand_required = true, arg_required_else_help = true)]
@@ -83,6 +85,12 @@ pub(super) enum Command {
     /// List, show and compare snapshots, move channels, pin, revoke and remove
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(SnapshotCommand),
+    /// Save directory trees as revisions, restore, compare, pin and remove them
+    #[command(subcommand, arg_required_else_help = true)]
+    Workspace(WorkspaceCommand),
+    /// Make a store, try out what it does, check what it holds
+    #[command(subcommand, arg_required_else_help = true)]
+    Store(StoreCommand),
     /// Tell what works here, and what to do about the rest
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,

@@ -11,16 +11,15 @@ use super::args::{ArgumentError, KeyValue, SecretArg, SecretSource, by_name};
 use super::failure::CommandError;
 use super::invocation::Invocation;
 use super::paint::Paint;
-use super::progress::Progress;
 use super::text::nearest;
 use super::view::SnapshotView;
 use super::{signals, summary};
 use crate::base::config::{Config, Environment, Profile};
-use crate::base::{ByteSize, ChannelName, ErrorKind, Length, Sink as _, SnapshotName, human_duration};
+use crate::base::{ByteSize, ChannelName, ErrorKind, Length, SnapshotName, human_duration};
 use crate::catalog::SnapshotRef;
 use crate::docker::{Builder, NetworkMode, SecretValue};
 use crate::snapshot::{
-    BakeReport, BakeSpec, BaseChoice, BuilderChoice, PullPolicy, Sizing, StageEvent, built_in_profile,
+    BakeEvent, BakeReport, BakeSpec, BaseChoice, BuilderChoice, PullPolicy, Sizing, built_in_profile,
     built_in_profiles,
 };
 use crate::toolkit::Toolkit;
@@ -205,10 +204,10 @@ pub(super) async fn run(invocation: &Invocation, arguments: &BuildArgs) -> Resul
     if let Some(file) = &arguments.output {
         summary::clear_outputs(file)?;
     }
-    let progress = Arc::new(invocation.progress());
+    let progress = Arc::new(invocation.progress::<BakeEvent>());
     let cancel = signals::watch({
         let progress = Arc::clone(&progress);
-        move || notice(&progress, "cancelling", "cancelling; press Ctrl-C again to stop at once")
+        move || progress.notice("cancelling", "cancelling; press Ctrl-C again to stop at once")
     })?;
     let baked = Box::pin(workbench.bake(&spec, progress.as_ref(), &cancel)).await;
     progress.finish();
@@ -221,13 +220,9 @@ pub(super) async fn run(invocation: &Invocation, arguments: &BuildArgs) -> Resul
     }
     if let Err(error) = summary::add_to_job(&invocation.environment, &view) {
         // The snapshot is registered; that a service could not be told is no reason to call it failed.
-        notice(&progress, "job_summary", &format!("{}: {}", error.message, error.causes.join(": ")));
+        progress.notice("job_summary", &format!("{}: {}", error.message, error.causes.join(": ")));
     }
     invocation.output.answer(&view, |paint| human(&view, &report, paint))
-}
-
-fn notice(progress: &Progress, code: &str, message: &str) {
-    progress.emit(StageEvent::Notice { code: code.to_owned(), message: message.to_owned() }.into());
 }
 
 async fn view(toolkit: &Toolkit, report: &BakeReport) -> Result<SnapshotView, CommandError> {

@@ -5,6 +5,9 @@ use crate::base::ErrorKind;
 /// The code after a second Ctrl-C, and of whatever was cancelled: 128 + SIGINT, as shells have it.
 pub(super) const CANCELLED: u8 = 130;
 
+/// The code of a job that did what it could, and named the rest.
+pub(super) const IN_PART: u8 = 3;
+
 /// Returns the exit code of an error.
 pub(super) fn code(kind: ErrorKind) -> u8 {
     match kind {

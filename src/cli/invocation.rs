@@ -6,7 +6,7 @@ use super::args::GlobalArgs;
 use super::failure::CommandError;
 use super::output::{Output, to_stderr};
 use super::paint::Paint;
-use super::progress::Progress;
+use super::progress::{Progress, Story};
 use crate::base::config::Environment;
 use crate::toolkit::Toolkit;
 
@@ -46,7 +46,7 @@ impl Invocation {
     }
 
     /// Returns the teller of the story.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress<E: Story>(&self) -> Progress<E> {
         let is_terminal = std::io::stderr().is_terminal();
         let paint = Paint::new(self.global.color.applies(&self.environment, is_terminal));
         let live = is_terminal && self.environment.get("TERM") != Some("dumb");

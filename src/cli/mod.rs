@@ -10,6 +10,8 @@
 //! | `build` | `kiln build`, which is also `build-snapshot` |
 //! | `template` | `kiln template …` |
 //! | `snapshot` | `kiln snapshot …` |
+//! | `workspace` | `kiln workspace …` |
+//! | `store` | `kiln store …` |
 //! | `doctor` | `kiln doctor` |
 //! | `completions` | `kiln completions` |
 //! | `man` | `kiln man` |
@@ -38,10 +40,12 @@ mod progress;
 mod run;
 mod signals;
 mod snapshot;
+mod store;
 mod summary;
 mod template;
 mod text;
 mod view;
+mod workspace;
 
 pub use args::command;
 pub use run::{Program, start};

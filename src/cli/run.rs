@@ -11,7 +11,7 @@ use super::failure::CommandError;
 use super::invocation::Invocation;
 use super::output::Output;
 use super::paint::{ColorChoice, Paint};
-use super::{build, completions, doctor, exit, man, snapshot, template};
+use super::{build, completions, doctor, exit, man, snapshot, store, template, workspace};
 use crate::base::ErrorKind;
 use crate::base::config::Environment;
 
@@ -69,6 +69,8 @@ async fn dispatch(invocation: &Invocation, command: Command) -> Result<u8, Comma
         Command::Build(arguments) => build::run(invocation, &arguments).await.map(|()| 0),
         Command::Template(command) => template::run(invocation, &command).await,
         Command::Snapshot(command) => snapshot::run(invocation, &command).await.map(|()| 0),
+        Command::Workspace(command) => workspace::run(invocation, &command).await,
+        Command::Store(command) => store::run(invocation, &command).await,
         Command::Doctor => doctor::run(invocation).await,
         Command::Completions(arguments) => completions::run(invocation, &arguments).map(|()| 0),
         Command::Man(arguments) => man::run(invocation, &arguments).map(|()| 0),

@@ -6,6 +6,11 @@
 mod cli;
 mod dockerfiles;
 mod e2e;
+mod format;
+mod fuzz;
 mod help;
+mod kills;
 mod snapshot;
+mod store_fixtures;
 mod template;
+mod workspace;

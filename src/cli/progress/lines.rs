@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::story::Story;
 use crate::base::{ByteSize, human_duration};
 use crate::cli::text::{clean, date};
 use crate::docker::{EngineEvent, StepState};
@@ -24,10 +25,10 @@ pub(in crate::cli) enum Telling {
 
 impl Telling {
     /// Returns whether an event is told at all.
-    pub(super) fn tells(self, event: &BakeEvent) -> bool {
+    pub(super) fn tells(self, event: &impl Story) -> bool {
         match self {
             Self::Everything | Self::Log => true,
-            Self::Warnings => matches!(event, BakeEvent::Engine(EngineEvent::Warning { .. })),
+            Self::Warnings => event.is_warning(),
         }
     }
 }

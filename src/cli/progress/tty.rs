@@ -26,7 +26,7 @@ const USUAL_WIDTH: usize = 80;
 
 /// A live tree of what runs.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(in crate::cli) struct Tree {
     bars: MultiProgress,
     paint: Paint,
     width: Width,
@@ -213,7 +213,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
@@ -224,7 +224,14 @@ mod tests {
 
     /// A terminal that remembers what was written and forgets where the cursor was.
     #[derive(Debug, Clone, Default)]
-    struct Recorder(Arc<Mutex<String>>);
+    pub(in crate::cli::progress) struct Recorder(Arc<Mutex<String>>);
+
+    impl Recorder {
+        /// Returns what was written.
+        pub(in crate::cli::progress) fn text(&self) -> String {
+            self.0.lock().unwrap().clone()
+        }
+    }
 
     impl TermLike for Recorder {
         fn width(&self) -> u16 {
@@ -265,8 +272,7 @@ mod tests {
             assert!(tree.tell(&event));
         }
         tree.finish();
-        let text = recorder.0.lock().unwrap();
-        text.clone()
+        recorder.text()
     }
 
     #[test]

@@ -1,0 +1,13 @@
+//! `kiln store …`: making a store, and looking at what it does and holds.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `command` | the commands, and `init` |
+//! | `check` | looking for damage |
+//! | `probe` | what a store really does |
+
+mod check;
+mod command;
+mod probe;
+
+pub(super) use command::{StoreCommand, run};
