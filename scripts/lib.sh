@@ -162,3 +162,77 @@ default_mirror_of() {
     [ -n "$mirror" ] || mirror=$(sed -n 's/^DEF_MIRROR="\(.*\)"$/\1/p' "$(command -v debootstrap)" | head -n 1)
     [ -n "$mirror" ] && printf '%s\n' "${mirror%/}"
 }
+
+# The folder of programs that are built here for tests and benchmarks, outside the clone.
+tools_dir() { printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/kiln/tools"; }
+
+# Prints the path of Garage, the S3 server that tests run against; fails where there is none.
+garage_program() {
+    local own
+    own=$(tools_dir)/bin/garage
+    if [ -x "$own" ]; then echo "$own"; else type -P garage; fi
+}
+
+# Starts a Garage of one node on free ports of the loopback, with its data in FOLDER, and exports what a store there needs:
+# KILN_TEST_S3 (the URL of an empty store), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. GARAGE_PID is its process, for stop_garage.
+#   start_garage FOLDER
+start_garage() {
+    local folder=$1 program config ports rpc_port s3_port _
+    program=$(garage_program) || die "there is no garage; \`scripts/setup garage\` installs it"
+    mkdir -p "$folder"
+    folder=$(cd "$folder" && pwd)
+    ports=$(python3 -c 'import socket
+taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(s.getsockname()[1] for s in taken))') || die "no free ports"
+    read -r rpc_port s3_port <<<"$ports"
+    config=$folder/garage.toml
+    (
+        umask 077
+        cat >"$config" <<END
+metadata_dir = "$folder/meta"
+data_dir = "$folder/data"
+db_engine = "lmdb"
+replication_factor = 1
+rpc_bind_addr = "127.0.0.1:$rpc_port"
+rpc_public_addr = "127.0.0.1:$rpc_port"
+rpc_secret = "$(random_hex 32)"
+
+[s3_api]
+s3_region = "garage"
+api_bind_addr = "127.0.0.1:$s3_port"
+END
+    )
+    AWS_ACCESS_KEY_ID=GK$(random_hex 12)
+    AWS_SECRET_ACCESS_KEY=$(random_hex 32)
+    export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+    unset AWS_SESSION_TOKEN AWS_PROFILE AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3
+    export NO_PROXY="127.0.0.1${NO_PROXY:+,$NO_PROXY}"
+    RUST_LOG=garage=warn GARAGE_DEFAULT_BUCKET=kiln \
+        GARAGE_DEFAULT_ACCESS_KEY=$AWS_ACCESS_KEY_ID GARAGE_DEFAULT_SECRET_KEY=$AWS_SECRET_ACCESS_KEY \
+        "$program" -c "$config" server --single-node --default-bucket >"$folder/log" 2>&1 </dev/null &
+    GARAGE_PID=$!
+    for _ in $(seq 1 120); do
+        if "$program" -c "$config" bucket info kiln >/dev/null 2>&1; then
+            export KILN_TEST_S3="s3://kiln?endpoint=http://127.0.0.1:$s3_port&region=garage&path_style=true"
+            say "garage (process $GARAGE_PID) serves $KILN_TEST_S3"
+            return 0
+        fi
+        kill -0 "$GARAGE_PID" 2>/dev/null || break
+        sleep 0.25
+    done
+    tail -n 20 "$folder/log" >&2
+    stop_garage
+    say "error: garage does not start; its last words stand above"
+    return 1
+}
+
+# Stops the Garage that start_garage started.
+stop_garage() {
+    [ -n "${GARAGE_PID:-}" ] || return 0
+    kill "$GARAGE_PID" 2>/dev/null || true
+    wait "$GARAGE_PID" 2>/dev/null || true
+    GARAGE_PID=
+}
+
+# Prints that many random bytes as hexadecimal digits.
+random_hex() { od -An -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
