@@ -55,9 +55,10 @@ impl Buildkit {
 
     fn status(&mut self, status: StatusResponse, steps: &mut Steps<'_>) {
         // Output first where a step ends in the same message, so that no line comes after its step's end.
-        let (ended, open): (Vec<_>, Vec<_>) =
-            status.vertexes.into_iter().partition(|vertex| vertex.completed.is_some());
-        for vertex in open.iter().chain(&ended) {
+        // Numbers go by the time of the start: a message may tell of a later step before it tells of an earlier one's end.
+        let mut vertexes = status.vertexes;
+        vertexes.sort_by_key(|vertex| vertex.started.as_ref().map(|at| (at.seconds, at.nanos)));
+        for vertex in &vertexes {
             self.appear(vertex, steps);
         }
         for log in status.logs {
@@ -67,7 +68,7 @@ impl Buildkit {
                 steps.output(step, stream, &log.msg);
             }
         }
-        for vertex in &ended {
+        for vertex in vertexes.iter().filter(|vertex| vertex.completed.is_some()) {
             self.end(vertex, steps);
         }
         for warning in status.warnings {
@@ -200,6 +201,25 @@ mod tests {
             let error = play(recording).1.unwrap_err();
             assert!(error.to_string().contains(meaning), "{recording}: {error}");
         }
+    }
+
+    #[test]
+    fn steps_told_of_in_one_message_are_numbered_by_their_start() {
+        let vertex = |name: &str, started: i64, completed: Option<i64>| Vertex {
+            digest: name.to_owned(),
+            name: name.to_owned(),
+            started: Some(Timestamp { seconds: started, nanos: 0 }),
+            completed: completed.map(|seconds| Timestamp { seconds, nanos: 0 }),
+            ..Vertex::default()
+        };
+        let status = StatusResponse {
+            vertexes: vec![vertex("[2/2] RUN true", 8, None), vertex("[1/2] FROM base", 7, Some(8))],
+            ..StatusResponse::default()
+        };
+        let steps = &mut Steps::new(&crate::base::Discard, crate::docker::logs::Redactor::default());
+        Buildkit::default().status(status, steps);
+        let names: Vec<_> = (1..=2).filter_map(|step| Some(steps.view(step)?.name)).collect();
+        assert_eq!(names, ["[1/2] FROM base", "[2/2] RUN true"]);
     }
 
     #[test]
