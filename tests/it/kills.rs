@@ -114,6 +114,7 @@ fn a_save_that_is_killed_at_any_moment_harms_nothing() {
     }
     assert!(killed >= 24, "{killed}");
     stage.comes_back(&format!("w@{first}"), &before);
+    stage.run(&["store", "check", "--read-data"]);
 }
 
 #[test]

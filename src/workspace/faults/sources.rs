@@ -76,7 +76,7 @@ async fn a_directory_that_changes_meanwhile_is_saved_and_restored() {
 }
 
 /// Runs a job with the rights of an ordinary user, its threads included.
-fn as_nobody<F: Future<Output = T>, T: Send>(job: impl FnOnce() -> F + Send) -> T {
+pub(super) fn as_nobody<F: Future<Output = T>, T: Send>(job: impl FnOnce() -> F + Send) -> T {
     use rustix::process::{Gid, Uid};
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     std::thread::scope(|scope| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use super::growth::Growth;
 use super::scene::{
     BadRead, Look, Scene, assert_same, everything, let_times_settle, look, noise, quiet, seeds, write,
 };
+use super::sources::as_nobody;
 use crate::base::{Classify as _, ErrorKind};
 use crate::store::EntryPath;
 use crate::workspace::update;
@@ -217,4 +218,52 @@ async fn an_update_follows_no_symbolic_link_to_the_outside() {
         assert_same(&look(&tree), &expected);
         assert_same(&look(&outside), &there);
     }
+}
+
+/// Two links of the same target were once left as one inode, because each by itself was right.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_parts_names_that_have_become_one() {
+    let scene = Scene::new(1);
+    let (tree, host) = (scene.path("tree"), scene.host("host"));
+    fs::create_dir(&tree).unwrap();
+    for name in ["one", "two"] {
+        symlink("target", tree.join(format!("link-{name}"))).unwrap();
+        write(&tree.join(format!("file-{name}")), b"the same");
+    }
+    let report = host.save(&tree, "w").await.unwrap();
+    let (wanted, expected) = (host.find(report.revision).await, look(&tree));
+    for is_known in [true, false] {
+        for kind in ["link", "file"] {
+            fs::remove_file(tree.join(format!("{kind}-two"))).unwrap();
+            fs::hard_link(tree.join(format!("{kind}-one")), tree.join(format!("{kind}-two"))).unwrap();
+        }
+        let_times_settle();
+        if is_known {
+            host.save(&tree, "w").await.unwrap();
+        } else {
+            host.forget_directories();
+        }
+        host.update(&wanted, &tree).await.unwrap();
+        assert_same(&look(&tree), &expected);
+    }
+}
+
+/// A directory that could not be listed was once taken for one that the revision does not have, and removed.
+#[test]
+fn an_update_removes_nothing_that_it_cannot_list() {
+    let scene = Scene::new(1);
+    fs::set_permissions(scene.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    as_nobody(async || {
+        let (tree, host) = (scene.path("tree"), scene.host("host"));
+        fs::create_dir_all(tree.join("d")).unwrap();
+        write(&tree.join("d/file"), b"content");
+        let report = host.save(&tree, "w").await.unwrap();
+        let (wanted, expected) = (host.find(report.revision).await, look(&tree));
+        fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0)).unwrap();
+        assert!(host.update(&wanted, &tree).await.is_err());
+        fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(fs::read(tree.join("d/file")).unwrap(), b"content");
+        host.update(&wanted, &tree).await.unwrap();
+        assert_same(&look(&tree), &expected);
+    });
 }
