@@ -6,7 +6,7 @@ use super::args::GlobalArgs;
 use super::failure::CommandError;
 use super::output::{Output, to_stderr};
 use super::paint::Paint;
-use super::progress::{Progress, Story};
+use super::progress::{LogFormat, Progress, Story};
 use crate::base::config::Environment;
 use crate::toolkit::Toolkit;
 
@@ -49,7 +49,20 @@ impl Invocation {
     pub(super) fn progress<E: Story>(&self) -> Progress<E> {
         let is_terminal = std::io::stderr().is_terminal();
         let paint = Paint::new(self.global.color.applies(&self.environment, is_terminal));
-        let live = is_terminal && self.environment.get("TERM") != Some("dumb");
-        Progress::new(self.global.log, self.global.quiet, live, paint)
+        Progress::new(self.global.log, self.global.quiet, self.is_live(), paint)
+    }
+
+    /// Returns whether somebody may follow the story while it happens: a person at a terminal, or a program that reads JSON.
+    pub(super) fn is_followed(&self) -> bool {
+        match self.global.log {
+            LogFormat::Json => true,
+            LogFormat::Tty => !self.global.quiet,
+            LogFormat::Auto => !self.global.quiet && self.is_live(),
+            LogFormat::Plain => false,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        std::io::stderr().is_terminal() && self.environment.get("TERM") != Some("dumb")
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn commit(
         action: "name a pack of this save",
         source: std::io::Error::other("it was not written"),
     })?;
-    let mut revision = Revision {
+    let revision = Revision {
         id: RevisionId::after(newest, now()),
         workspace: made.workspace,
         session: session.id(),
@@ -85,26 +85,52 @@ pub(super) async fn commit(
         return Ok(Committed { id: revision.id, parent: revision.parent, counts: revision.counts });
     }
     drop(state);
-    let mut times = 1;
+    let again = record(depot, "save", revision, 1).await?;
+    Ok(Committed { id: again.revision.id, parent: again.revision.parent, counts: again.revision.counts })
+}
+
+/// A revision that was recorded.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    /// The revision.
+    pub(super) revision: Revision,
+    /// Bytes of packs that had to be written for it.
+    pub(super) uploaded_bytes: u64,
+}
+
+/// Records a revision of content that is in the store already, each time in a session of its own until one still counts. `tried` of
+/// the tries were made before.
+pub(super) async fn record(
+    depot: &Depot,
+    job: &'static str,
+    mut draft: Revision,
+    tried: u32,
+) -> Result<Recorded, WorkspaceError> {
+    let (mut times, mut uploaded_bytes) = (tried, 0);
     while times < TRIES {
-        let session = Session::open(Arc::clone(&depot.objects), "save").await?;
-        revision = match rebase(depot, &session, revision).await {
-            Ok(revision) => revision,
-            // What the save relied on was deleted after it was taken for dead: only reading everything again helps.
-            Err(WorkspaceError::Store(StoreError::Lost { .. })) => {
-                let _closed = session.close().await.is_ok();
-                break;
-            }
-            Err(error) => return Err(error),
-        };
-        let newest = newest_of(depot, &revision.workspace).await?;
-        revision = Revision { id: RevisionId::after(newest, now()), session: session.id(), ..revision };
-        let standing = session.commit(&revision).await?;
-        let _closed = session.close().await.is_ok();
-        if standing == Standing::Good {
-            return Ok(Committed { id: revision.id, parent: revision.parent, counts: revision.counts });
-        }
         times += 1;
+        let session = Session::open(Arc::clone(&depot.objects), job).await?;
+        draft = match rebase(depot, &session, draft).await {
+            Ok(draft) => draft,
+            Err(error) => {
+                session.abandon().await;
+                match error {
+                    // What an earlier try relied on was deleted after it was taken for dead: only reading everything again helps.
+                    WorkspaceError::Store(StoreError::Lost { .. }) if times > 1 => break,
+                    error => return Err(error),
+                }
+            }
+        };
+        let own = draft.packs.iter().filter(|info| info.pack.name.session == session.id());
+        uploaded_bytes += own.map(|info| info.size).sum::<u64>();
+        let (newest, now) = (newest_of(depot, &draft.workspace).await?, now());
+        draft = Revision { id: RevisionId::after(newest, now), session: session.id(), created: now, ..draft };
+        // Where this fails the record may be there all the same, and then needs the session until a collector has seen both.
+        let standing = session.commit(&draft).await?;
+        session.abandon().await;
+        if standing == Standing::Good {
+            return Ok(Recorded { revision: draft, uploaded_bytes });
+        }
     }
     Err(StoreError::Evicted { store: depot.objects.place(), times }.into())
 }

@@ -7,7 +7,7 @@
 //! | times | whole seconds | kept |
 //! | mode and owner of the directory itself | kept | left as they are in the container, as its time |
 //! | extended attributes | only `security.capability` | kept |
-//! | ACLs | lost | lost |
+//! | ACLs | lost | kept |
 //! | setuid and setgid of files with several names | kept | lost |
 //! | holes of sparse files | read and saved as zeros | written as zeros |
 //! | sockets | left out | left out, and counted |
@@ -27,14 +27,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::archive::ArchiveFormat;
+use super::archive::{AclForm, ArchiveFormat};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::restore::{RestoreReport, RestoreSpec};
 use super::save::{SaveReport, SaveSpec};
 use super::stream_in::save_archive;
-use super::stream_out::restore_archive;
+use super::stream_out::{StreamForm, stream_out};
 use crate::base::Sink;
 use crate::docker::{ArchiveBody, Engine, EngineError};
 use crate::store::revision::RevisionRef;
@@ -89,12 +89,12 @@ pub async fn save_container(
 ///
 /// The engine unpacks while it is sent to, into the final place: an error or a cancellation in the middle leaves a part of the tree
 /// in the container, and what the engine had received by then it may still unpack. What is there already stays or is replaced, but a directory never by something else, nor the other way around.
-/// Everything that was saved is sent, with the owners' numbers that were saved: [`RestoreSpec::rights`] does not count here, for
-/// it is the container that keeps what it holds from the host.
+/// Everything that was saved is sent. Of [`RestoreSpec::rights`] the owner counts, and it is the container that keeps what it holds
+/// from the host.
 ///
 /// # Errors
 ///
-/// As [`restore_archive`], and where the container or the path in it is not there, the path is not a
+/// As [`restore_archive`](super::restore_archive), and where the container or the path in it is not there, the path is not a
 /// directory or not absolute, and the engine fails. Within a second after `cancel` is cancelled.
 #[expect(
     clippy::too_many_arguments,
@@ -123,8 +123,8 @@ pub async fn restore_container(
     };
     let reading = async {
         let out = Box::new(Outgoing { pieces: sender });
-        let format = ArchiveFormat::Tar;
-        let read = Box::pin(restore_archive(depot, revision, out, format, spec, sink, &stop)).await;
+        let form = StreamForm { format: ArchiveFormat::Tar, acls: AclForm::Attribute };
+        let read = Box::pin(stream_out(depot, revision, out, form, spec, sink, &stop)).await;
         // The engine may be gone already, which its own answer tells.
         verdict.send(read.is_ok()).unwrap_or_default();
         read
@@ -508,12 +508,21 @@ mod tests {
             let mut made = std::process::Command::new("sh");
             let made = made.args(["-c", prepare]).current_dir(place.path("tree")).output();
             let sum = String::from_utf8(made.unwrap().stdout).unwrap();
+            place.write("tree/listed", "x");
+            // user::rw-, user:7:r--, group::r--, mask::r--, other::---
+            let acl: &[u8] =
+                b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x07\0\0\0\x04\0\x04\0\xff\xff\xff\xff\
+                \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+            let listed = place.path("tree/listed");
+            rustix::fs::setxattr(&listed, "system.posix_acl_access", acl, rustix::fs::XattrFlags::empty())
+                .unwrap();
             place.save("tree").await;
             shell(&engine, &two, "mkdir /new; chmod 755 /new").await;
             restore_to(&place, &engine, &two, "/new", &never).await.unwrap();
-            let look = "cd /new; sha256sum sparse; stat -c '%a %h %y' s; stat -c '%a' .";
+            let look =
+                "cd /new; sha256sum sparse; stat -c '%a %h %y' s; stat -c '%a' .; ls -l listed | cut -c 1-11";
             let looked = shell(&engine, &two, look).await;
-            assert_eq!(looked, format!("{sum}755 2 2001-02-03 04:05:06.123456789 +0000\n755\n"));
+            assert_eq!(looked, format!("{sum}755 2 2001-02-03 04:05:06.123456789 +0000\n755\n-rw-r-----+\n"));
 
             // Soon cancelled, in both directions.
             let fill = "head -c 300000000 /dev/urandom > noise";

@@ -1,19 +1,13 @@
 //! A revision of another workspace with the same content: a fork that uploads nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::commit::{Recorded, record};
 use super::depot::Depot;
 use super::error::WorkspaceError;
-use super::rebase::rebase;
-use crate::base::{Monotonic, RevisionId, WorkspaceName, now};
-use crate::store::StoreError;
-use crate::store::revision::{self, Revision, RevisionCounts};
-use crate::store::session::{Session, Standing};
-
-/// How often a copy whose session a collector took for dead is tried again.
-const TRIES: u32 = 5;
+use crate::base::{Monotonic, RevisionId, WorkspaceName};
+use crate::store::revision::{Revision, RevisionCounts};
 
 /// What a copy did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,41 +40,28 @@ pub async fn copy(
     labels: BTreeMap<String, String>,
 ) -> Result<CopyReport, WorkspaceError> {
     let clock = Monotonic::start();
-    let mut draft = Revision {
+    let draft = Revision {
         workspace: workspace.clone(),
         parent: Some(source.id),
         source: format!("{}@{}", source.workspace, source.id),
         labels,
         ..source.clone()
     };
-    let mut uploaded_bytes = 0;
-    for _ in 0..TRIES {
-        let session = Session::open(Arc::clone(&depot.objects), "copy").await?;
-        draft = rebase(depot, &session, draft).await?;
-        let own = draft.packs.iter().filter(|info| info.pack.name.session == session.id());
-        uploaded_bytes += own.map(|info| info.size).sum::<u64>();
-        let newest = revision::newest_key(&*depot.objects, workspace).await?;
-        let now = now();
-        draft = Revision { id: RevisionId::after(newest, now), session: session.id(), created: now, ..draft };
-        let standing = session.commit(&draft).await?;
-        // A session that stays is ended by a collector; the revision is acknowledged all the same.
-        let _closed = session.close().await.is_ok();
-        if standing == Standing::Good {
-            return Ok(CopyReport {
-                revision: draft.id,
-                workspace: draft.workspace,
-                parent: source.id,
-                counts: draft.counts,
-                uploaded_bytes,
-                took: clock.elapsed(),
-            });
-        }
-    }
-    Err(StoreError::Evicted { store: depot.objects.place(), times: TRIES }.into())
+    let Recorded { revision, uploaded_bytes } = record(depot, "copy", draft, 0).await?;
+    Ok(CopyReport {
+        revision: revision.id,
+        workspace: revision.workspace,
+        parent: source.id,
+        counts: revision.counts,
+        uploaded_bytes,
+        took: clock.elapsed(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::objects::Prefix;
     use crate::workspace::tests::Place;

@@ -12,10 +12,17 @@ pub enum WorkspaceEvent {
         job: &'static str,
         /// The workspace or revision.
         name: String,
-        /// How many files there will be, where that is known or was so the last time.
+        /// How many files there will be, where that is known.
         files: Option<u64>,
-        /// How many bytes there will be, where that is known or was so the last time.
+        /// How many bytes there will be, where that is known.
         bytes: Option<u64>,
+    },
+    /// A save counted beside its work how much there is. Told at most once, and only of jobs of more than a moment.
+    Totals {
+        /// How many files there are.
+        files: u64,
+        /// How many bytes they have, holes included.
+        bytes: u64,
     },
     /// How far the job is. Told about ten times a second.
     Progress {

@@ -18,6 +18,8 @@ use crate::store::revision::RevisionRef;
 const VERSION: u32 = 1;
 /// A use is written at most this often for one revision: a policy asks for days, not minutes.
 const TOUCH_EVERY: Duration = Duration::from_hours(1);
+/// How long a use may take to be written: whoever waits for a workspace does not wait for this.
+const TOUCH_WITHIN: Duration = Duration::from_secs(2);
 /// How many small objects are fetched at the same time.
 const FETCHES: usize = 8;
 
@@ -167,8 +169,12 @@ pub async fn pins(depot: &Depot, workspace: Option<&WorkspaceName>) -> Result<Pi
 }
 
 /// Notes that a revision was used. At most one write an hour; a store that cannot be written, as with credentials that only read,
-/// is fine, because no rule of safety needs the note.
+/// or does not answer within two seconds is fine, because no rule of safety needs the note.
 pub async fn touch(depot: &Depot, revision: &RevisionRef) {
+    let _noted = tokio::time::timeout(TOUCH_WITHIN, try_touch(depot, revision)).await.is_ok();
+}
+
+async fn try_touch(depot: &Depot, revision: &RevisionRef) {
     let Ok(key) = Key::new(format!("touch/{}/{}", revision.workspace, revision.id)) else { return };
     let now = now();
     let last = read_touch(depot, &key).await;

@@ -23,12 +23,12 @@
 //! | `cat` | the content of one file |
 //! | `diff` | what differs between two revisions |
 //! | `copy` | a revision becomes one of another workspace |
+//! | `count` | counting a tree beside its save, for the time left |
 //! | `mark` | pins, and when a revision was used |
 //! | `remove` | revisions that nobody finds any more |
 //! | `check` | looking for damage |
 //! | `container` | straight from and to containers |
 //! | `damage` | what can be wrong with a store |
-//! | `archive` | tar streams in and out |
 //! | `tree` | the file system's side: walking, reading and writing a tree |
 
 pub mod archive;
@@ -38,6 +38,7 @@ mod commit;
 mod container;
 mod contents;
 mod copy;
+mod count;
 mod damage;
 mod depot;
 mod diff;

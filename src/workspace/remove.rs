@@ -1,5 +1,6 @@
 //! Removing revisions: their names go, their bytes stay until they are collected.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::depot::Depot;
@@ -9,6 +10,9 @@ use crate::base::{WorkspaceName, now};
 use crate::objects::Key;
 use crate::store::StoreError;
 use crate::store::revision::{self, RevisionRef};
+
+/// How many tombstones are written at the same time.
+const WRITES: usize = 16;
 
 /// What is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +55,11 @@ pub async fn remove(depot: &Depot, selection: &Selection) -> Result<Vec<Revision
         });
     }
     none_is_pinned(depot, workspace, &chosen).await?;
-    for revision in &chosen {
-        bury(depot, revision).await?;
-    }
+    stream::iter(&chosen)
+        .map(|revision| bury(depot, revision))
+        .buffer_unordered(WRITES)
+        .try_collect::<()>()
+        .await?;
     // Whoever pins at the same time looks for the tombstone after the pin is written, so that one of the two is told.
     none_is_pinned(depot, workspace, &chosen).await?;
     Ok(chosen)

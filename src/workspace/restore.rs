@@ -13,6 +13,7 @@ use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
 use super::manifest::{ManifestReader, flatten};
+use super::mark::touch;
 use super::remember::Memory;
 use super::save::{blocking, threads};
 use super::tree::{Includes, Inclusion, RestoreRights, Shortfall, Shortfalls, StatKind, TargetTree, Writer};
@@ -44,6 +45,8 @@ pub struct RestoreSpec {
     pub max_bytes: Option<u64>,
     /// Most entries.
     pub max_entries: Option<u64>,
+    /// Whether the store is not told of the use. Rules that remove what nobody used then know nothing of it.
+    pub unnoted: bool,
 }
 
 /// What a restore did.
@@ -66,7 +69,8 @@ pub struct RestoreReport {
 /// Restores a revision to a directory that does not exist yet, or is empty.
 ///
 /// Publishing by a rename is the commit point: before it nothing stands under the final name, and what a crash leaves is a directory
-/// `.<name>.restore-…` beside it. Every chunk is verified. Needs no right to write to the store.
+/// `.<name>.restore-…` beside it. Every chunk is verified. Needs no right to write to the store; where there is one, the use is noted
+/// ([`touch`](super::touch)).
 ///
 /// # Errors
 ///
@@ -83,8 +87,9 @@ pub async fn restore(
     let clock = Monotonic::start();
     let record = read(depot, revision).await?;
     let includes = if spec.includes.is_empty() { None } else { Some(Includes::new(&spec.includes)?) };
-    within_limits(&record.counts, spec, includes.is_some())?;
+    let limits = Limits::of(spec);
     if includes.is_none() {
+        limits.check(&record.counts)?;
         has_room(target, record.counts.data_bytes)?;
     }
     sink.emit(WorkspaceEvent::Began {
@@ -103,7 +108,7 @@ pub async fn restore(
         cancel.clone(),
     ));
     let told = tell(Arc::clone(&filler), Arc::clone(&sink));
-    let mut job = Restoring::new(&fetcher, Arc::clone(&filler), &record, includes).await?;
+    let mut job = Restoring::new(&fetcher, Arc::clone(&filler), &record, includes, limits).await?;
     let written = job.run().await;
     told.abort();
     if let Err(error) = written {
@@ -126,6 +131,9 @@ pub async fn restore(
     if let Some((memory, time)) = memory.zip(time) {
         let (depot, target) = (depot.clone(), target.to_owned());
         blocking(move || memory.write(&depot, &target, time)).await?;
+    }
+    if !spec.unnoted {
+        touch(depot, revision).await;
     }
     let (_, _, fetched_bytes) = filler.progress();
     Ok(RestoreReport {
@@ -176,23 +184,28 @@ pub(super) fn rows(shortfalls: &Shortfalls) -> Vec<(String, u64, String)> {
     shortfalls.rows().map(|(what, count, first)| (what.to_string(), count, first.to_string())).collect()
 }
 
-/// Checks what the record says against the caller's limits.
-pub(super) fn within_limits(
-    counts: &RevisionCounts,
-    spec: &RestoreSpec,
-    is_part: bool,
-) -> Result<(), WorkspaceError> {
-    if is_part {
-        return Ok(());
-    }
-    limit(spec.max_entries, counts.entries, |most| format!("{most} entries"))?;
-    limit(spec.max_bytes, counts.bytes, |most| ByteSize(most).to_string())
+/// The caller's limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    bytes: Option<u64>,
+    entries: Option<u64>,
 }
 
-fn limit(most: Option<u64>, found: u64, shown: impl Fn(u64) -> String) -> Result<(), WorkspaceError> {
-    match most {
-        Some(most) if found > most => Err(WorkspaceError::TooLarge { limit: shown(most) }),
-        Some(_) | None => Ok(()),
+impl Limits {
+    pub(super) fn of(spec: &RestoreSpec) -> Self {
+        Self { bytes: spec.max_bytes, entries: spec.max_entries }
+    }
+
+    /// Checks what a record says, or what was met so far.
+    pub(super) fn check(self, counts: &RevisionCounts) -> Result<(), WorkspaceError> {
+        let within = |most: Option<u64>, found| most.filter(|most| found > *most);
+        if let Some(most) = within(self.entries, counts.entries) {
+            return Err(WorkspaceError::TooLarge { limit: format!("{most} entries") });
+        }
+        match within(self.bytes, counts.bytes) {
+            Some(most) => Err(WorkspaceError::TooLarge { limit: ByteSize(most).to_string() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -220,6 +233,7 @@ struct Restoring {
     manifest: ManifestReader,
     packs: Packs,
     includes: Option<Includes>,
+    limits: Limits,
     counts: RevisionCounts,
     directories: Vec<(EntryPath, Attributes)>,
     links: Vec<(EntryPath, EntryPath)>,
@@ -232,6 +246,7 @@ impl Restoring {
         filler: Arc<Filler>,
         record: &Revision,
         includes: Option<Includes>,
+        limits: Limits,
     ) -> Result<Self, WorkspaceError> {
         let manifest = ManifestReader::open(fetcher, record).await?;
         let packs = Packs::of(fetcher, record).await?;
@@ -242,6 +257,7 @@ impl Restoring {
             manifest,
             packs,
             includes,
+            limits,
             counts: RevisionCounts::default(),
             directories: Vec::new(),
             links: Vec::new(),
@@ -321,7 +337,8 @@ impl Restoring {
             },
             kind => window.others.push(Entry { path, kind, attributes }),
         }
-        Ok(())
+        // Of a part the record does not tell how much it is.
+        self.limits.check(&self.counts)
     }
 
     async fn refs(&self, content: Content, window: &mut Window) -> Result<Vec<ChunkRef>, WorkspaceError> {

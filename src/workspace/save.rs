@@ -15,6 +15,7 @@ use super::contents::{
     DataReader, FileOutcome, JOB_BYTES, JOB_FILES, Job, Outcome, PIECE_BYTES, Pipeline, Stored, has_changed,
     lengths_of,
 };
+use super::count::Counting;
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
@@ -59,6 +60,9 @@ pub struct SaveSpec {
     pub max_entries: Option<u64>,
     /// Whether every file is read, also where the kernel says that it did not change since the last save.
     pub read_everything: bool,
+    /// Whether a save that takes a while also counts how much there is, for [`WorkspaceEvent::Totals`]. It then looks at every
+    /// entry once more.
+    pub foretell: bool,
 }
 
 impl SaveSpec {
@@ -76,6 +80,7 @@ impl SaveSpec {
             max_bytes: None,
             max_entries: None,
             read_everything: false,
+            foretell: false,
         }
     }
 
@@ -304,6 +309,10 @@ impl Walker {
         let stage = Stage::new(Arc::clone(&writer), state).map_err(starting)?;
         let options =
             WalkOptions { threads: threads.min(2), excludes, one_file_system: spec.one_file_system };
+        let counting = spec.foretell.then(|| {
+            let excludes = options.excludes.clone();
+            Counting::start(&tree, excludes, spec.one_file_system, Arc::clone(&sink))
+        });
         let items = walk(&tree, options);
         let mut line = Line {
             reader: tree.reader(),
@@ -338,6 +347,7 @@ impl Walker {
             line.take(item)?;
         }
         line.drain()?;
+        drop(counting);
         let Line { pipeline, stage, notes, .. } = line;
         drop(pipeline);
         if cancel.is_cancelled() {

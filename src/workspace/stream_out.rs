@@ -8,14 +8,15 @@ use futures_util::TryStreamExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::archive::{ArchiveFormat, ArchiveWriter};
+use super::archive::{AclForm, ArchiveFormat, ArchiveWriter};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::manifest::{ManifestReader, flatten};
-use super::restore::{Packs, RestoreReport, RestoreSpec, of_lost, read, within_limits};
+use super::mark::touch;
+use super::restore::{Limits, Packs, RestoreReport, RestoreSpec, of_lost, read, rows};
 use super::save::blocking;
-use super::tree::{Includes, Inclusion};
+use super::tree::{Includes, Inclusion, Names, OwnerRule, Shortfall, Shortfalls};
 use crate::base::{Monotonic, Sink};
 use crate::store::fetch::Fetcher;
 use crate::store::revision::{RevisionCounts, RevisionRef};
@@ -30,6 +31,9 @@ const WAITING: usize = 32;
 
 /// Writes a revision as an archive to `out`, entry by entry as it is fetched; every chunk is verified before it is written.
 ///
+/// Of [`RestoreSpec::rights`] the owner counts. Setuid bits, devices and attributes stand in the archive as they were saved: whether
+/// they are given is the reader's to say.
+///
 /// # Errors
 ///
 /// Fails where a limit is exceeded, the store does not answer, anything is damaged or lost, `out` fails, and when `cancel` is
@@ -43,10 +47,34 @@ pub async fn restore_archive(
     sink: Arc<dyn Sink<WorkspaceEvent>>,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, WorkspaceError> {
+    let form = StreamForm { format, acls: AclForm::Text };
+    stream_out(depot, revision, out, form, spec, sink, cancel).await
+}
+
+/// The form of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamForm {
+    pub(super) format: ArchiveFormat,
+    pub(super) acls: AclForm,
+}
+
+/// As [`restore_archive`], for readers of other kinds, too.
+pub(super) async fn stream_out(
+    depot: &Depot,
+    revision: &RevisionRef,
+    out: Box<dyn Write + Send>,
+    form: StreamForm,
+    spec: &RestoreSpec,
+    sink: Arc<dyn Sink<WorkspaceEvent>>,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, WorkspaceError> {
     let clock = Monotonic::start();
     let record = read(depot, revision).await?;
     let includes = if spec.includes.is_empty() { None } else { Some(Includes::new(&spec.includes)?) };
-    within_limits(&record.counts, spec, includes.is_some())?;
+    let limits = Limits::of(spec);
+    if includes.is_none() {
+        limits.check(&record.counts)?;
+    }
     sink.emit(WorkspaceEvent::Began {
         job: "restore",
         name: format!("{}@{}", record.workspace, record.id),
@@ -54,7 +82,7 @@ pub async fn restore_archive(
         bytes: Some(record.counts.data_bytes),
     });
     let (sender, receiver) = mpsc::channel(WAITING);
-    let writing = tokio::spawn(blocking(move || write(out, format, receiver)));
+    let writing = tokio::spawn(blocking(move || write(out, form, receiver)));
     let fetcher = depot.fetcher();
     let manifest = ManifestReader::open(&fetcher, &record).await?;
     let packs = Packs::of(&fetcher, &record).await?;
@@ -63,14 +91,19 @@ pub async fn restore_archive(
         manifest,
         packs,
         includes,
+        limits,
         sender,
         sink,
         cancel: cancel.clone(),
         counts: RevisionCounts::default(),
         told: Monotonic::start(),
+        owner: spec.rights.owner.clone(),
+        names: Names::new(),
+        shortfalls: Shortfalls::new(),
     };
     let sent = streaming.run().await;
     let counts = streaming.counts;
+    let mut shortfalls = rows(&streaming.shortfalls);
     let sender = streaming.sender.clone();
     drop(streaming);
     // Without this last word the writer leaves the end marker out.
@@ -87,8 +120,12 @@ pub async fn restore_archive(
         (Ok(sockets), Ok(())) if ended => sockets,
         (Ok(_), Ok(())) => return Err(stream_error(io::ErrorKind::BrokenPipe.into())),
     };
-    let shortfalls =
-        if sockets > 0 { vec![("socket".to_owned(), sockets, String::new())] } else { Vec::new() };
+    if sockets > 0 {
+        shortfalls.push(("socket".to_owned(), sockets, String::new()));
+    }
+    if !spec.unnoted {
+        touch(depot, revision).await;
+    }
     Ok(RestoreReport {
         revision: record.id,
         workspace: record.workspace,
@@ -114,12 +151,9 @@ enum Piece {
 }
 
 /// Writes the stream; returns how many sockets were left out.
-fn write(
-    out: Box<dyn Write + Send>,
-    format: ArchiveFormat,
-    mut pieces: mpsc::Receiver<Piece>,
-) -> io::Result<u64> {
-    let mut archive = ArchiveWriter::new(format.wrap(io::BufWriter::with_capacity(256 << 10, out), None)?);
+fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receiver<Piece>) -> io::Result<u64> {
+    let out = form.format.wrap(io::BufWriter::with_capacity(256 << 10, out), None)?;
+    let mut archive = ArchiveWriter::with_acls(out, form.acls);
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
             Piece::Plain(entry) => archive.append_plain(&entry)?,
@@ -141,20 +175,29 @@ struct Streaming {
     manifest: ManifestReader,
     packs: Packs,
     includes: Option<Includes>,
+    limits: Limits,
     sender: mpsc::Sender<Piece>,
     sink: Arc<dyn Sink<WorkspaceEvent>>,
     cancel: CancellationToken,
     counts: RevisionCounts,
     told: Monotonic,
+    owner: Option<OwnerRule>,
+    names: Names,
+    shortfalls: Shortfalls,
 }
 
 impl Streaming {
     async fn run(&mut self) -> Result<(), WorkspaceError> {
         let mut entries = Box::pin(self.manifest.entries());
         let (mut window, mut chunks) = (Vec::new(), 0);
-        while let Some(entry) = entries.try_next().await? {
+        while let Some(mut entry) = entries.try_next().await? {
             if !self.is_wanted(&entry) {
                 continue;
+            }
+            if let Some(rule) = &self.owner
+                && !rule.rename(&mut entry.attributes.owner, &self.names)
+            {
+                self.shortfalls.count(Shortfall::Owner, &entry.path);
             }
             let refs = match &entry.kind {
                 EntryKind::File { content, .. } => {
@@ -193,10 +236,12 @@ impl Streaming {
         for (entry, refs) in window {
             let path = entry.path.clone();
             self.counts.entries += 1;
+            self.limits.check(&self.counts)?;
             match &entry.kind {
                 EntryKind::File { size, .. } => {
                     self.counts.files += 1;
                     self.counts.bytes = self.counts.bytes.saturating_add(*size);
+                    self.limits.check(&self.counts)?;
                     self.send(Piece::Begin(Box::new(entry))).await?;
                     for chunk in refs {
                         let content = match contents.try_next().await {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::archive::ArchiveFormat;
+use super::tree::{IdRange, OwnerRule};
 use super::*;
 use crate::base::{Classify as _, Discard, ErrorKind, Sink, StoreId};
 use crate::objects::{DirStore, Prefix};
@@ -224,6 +226,83 @@ async fn limits_end_a_save_and_leave_no_revision() {
         save(&quota.depot, &place.path("tree"), &spec, sink, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
     assert!(crate::store::revision::list(&*place.depot.objects, None).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_for_a_part_of_a_revision_too() {
+    let place = Place::new();
+    place.write("tree/part/a", "12345");
+    place.write("tree/part/b", "12345");
+    place.write("tree/rest", "1".repeat(1000));
+    place.save("tree").await;
+    let part = RestoreSpec { includes: vec!["/part".to_owned()], ..everything() };
+    for spec in [
+        RestoreSpec { max_bytes: Some(9), ..part.clone() },
+        RestoreSpec { max_entries: Some(3), ..part.clone() },
+    ] {
+        let error = place.try_restore("back", &spec).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+        assert!(!place.path("back").exists());
+        let error = streamed(&place, &spec).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    }
+    let spec = RestoreSpec { max_bytes: Some(10), max_entries: Some(4), ..part };
+    assert_eq!(place.try_restore("back", &spec).await.unwrap().counts.files, 2);
+    streamed(&place, &spec).await.unwrap();
+}
+
+/// Restores the newest revision as an archive; returns it.
+async fn streamed(place: &Place, spec: &RestoreSpec) -> Result<Vec<u8>, WorkspaceError> {
+    let (revision, sink): (_, Arc<dyn Sink<WorkspaceEvent>>) = (place.newest().await, Arc::new(Discard));
+    let (out, cancel) = (place.path("archive.tar"), CancellationToken::new());
+    let file = Box::new(fs::File::create(&out).unwrap());
+    let format = ArchiveFormat::Tar;
+    restore_archive(&place.depot, &revision, file, format, spec, sink, &cancel).await?;
+    Ok(fs::read(&out).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_names_the_owners_that_were_asked_for() {
+    let place = Place::new();
+    place.write("tree/a", "12345");
+    place.save("tree").await;
+    let owners = async |owner: Option<OwnerRule>| {
+        let mut spec = everything();
+        spec.rights.owner = owner;
+        let archive = streamed(&place, &spec).await.unwrap();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let owners = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let user = String::from_utf8(header.username_bytes().unwrap().to_vec()).unwrap();
+            (header.uid().unwrap(), header.gid().unwrap(), user)
+        });
+        let mut owners: Vec<_> = owners.collect();
+        owners.dedup();
+        assert_eq!(owners.len(), 1, "{owners:?}");
+        owners.remove(0)
+    };
+    let metadata = fs::metadata(place.path("tree/a")).unwrap();
+    let (uid, gid) = (u64::from(metadata.uid()), u64::from(metadata.gid()));
+    let saved = owners(None).await;
+    assert_eq!((saved.0, saved.1), (uid, gid));
+    assert_eq!(owners(Some(OwnerRule::Keep)).await, saved);
+    assert_eq!(owners(Some(OwnerRule::Fixed { uid: 7, gid: 8 })).await, (7, 8, String::new()));
+    let users = vec![IdRange { from: metadata.uid(), to: 100_000, count: 1 }];
+    let nobody = OwnerRule::Map { users, groups: vec![] };
+    assert_eq!(owners(Some(nobody)).await, (100_000, 65_534, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_is_noted_unless_asked_not_to() {
+    let place = Place::new();
+    place.write("tree/a", "12345");
+    place.save("tree").await;
+    let revision = place.newest().await;
+    place.try_restore("one", &RestoreSpec { unnoted: true, ..everything() }).await.unwrap();
+    assert_eq!(touched(&place.depot, &revision).await, None);
+    place.try_restore("two", &RestoreSpec::default()).await.unwrap();
+    assert!(touched(&place.depot, &revision).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

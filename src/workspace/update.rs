@@ -17,9 +17,10 @@ use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
 use super::manifest::{ManifestReader, flatten};
+use super::mark::touch;
 use super::remember::Memory;
 use super::restore::{
-    Packs, RestoreSpec, finish_directories, has_room, make_other, placed, read, rows, tell, within_limits,
+    Limits, Packs, RestoreSpec, finish_directories, has_room, make_other, placed, read, rows, tell,
 };
 use super::save::{blocking, threads};
 use super::state::{Block, StateKey, StateReader};
@@ -80,7 +81,7 @@ pub async fn update(
         return Err(WorkspaceError::Invalid { reason });
     }
     let record = read(depot, revision).await?;
-    within_limits(&record.counts, spec, false)?;
+    Limits::of(spec).check(&record.counts)?;
     sink.emit(WorkspaceEvent::Began {
         job: "update",
         name: format!("{}@{}", record.workspace, record.id),
@@ -131,6 +132,9 @@ pub async fn update(
     if let Some(memory) = memory.filter(|_| filler.shortfalls.is_empty()) {
         let (depot, target) = (depot.clone(), target.to_owned());
         blocking(move || memory.write(&depot, &target, time)).await?;
+    }
+    if !spec.unnoted {
+        touch(depot, revision).await;
     }
     (_, _, report.fetched_bytes) = filler.progress();
     report.shortfalls = rows(&filler.shortfalls);

@@ -34,6 +34,9 @@ impl Pace {
                 *self = Self { job, total_bytes: *bytes, total_files: *files, ..Self::default() };
                 self.samples.push_back((at, 0));
             }
+            WorkspaceEvent::Totals { files, bytes } => {
+                (self.total_files, self.total_bytes) = (Some(*files), Some(*bytes));
+            }
             WorkspaceEvent::Progress { files, bytes, moved_bytes } => {
                 (self.files, self.bytes, self.moved_bytes) = (*files, *bytes, *moved_bytes);
                 self.samples.push_back((at, *bytes));
@@ -116,6 +119,18 @@ mod tests {
         }
         assert_eq!(pace.rate(), Some(0), "a stall is seen");
         assert_eq!(pace.left(), None);
+    }
+
+    #[test]
+    fn totals_that_come_later_count() {
+        let mut pace = Pace::default();
+        pace.note(at(0), &began(None));
+        pace.note(at(1_000), &progress(1, 10));
+        pace.note(at(1_100), &WorkspaceEvent::Totals { files: 20, bytes: 100 << 20 });
+        assert_eq!(
+            pace.status(),
+            "10.0 MiB of 100.0 MiB · 1 of 20 files · 5.0 MiB fetched · 10.0 MiB/s · 9.0s left"
+        );
     }
 
     #[test]

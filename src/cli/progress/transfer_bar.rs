@@ -51,14 +51,12 @@ impl TransferBar {
         self.pace.note(at, event);
         match event {
             WorkspaceEvent::Began { bytes, .. } => {
-                if let Some(total) = bytes.filter(|total| *total > 0) {
-                    self.bar.set_style(style("{spinner} {bar:24.dim} {percent:>3}%  {msg}"));
-                    self.bar.set_length(total);
-                }
                 self.bar.enable_steady_tick(TICK);
+                self.end_known(*bytes);
             }
+            WorkspaceEvent::Totals { bytes, .. } => self.end_known(Some(*bytes)),
             WorkspaceEvent::Progress { bytes, .. } => {
-                // The total may be that of the last time.
+                // Files may have grown since they were counted.
                 self.bar.set_position((*bytes).min(self.pace.total_bytes.unwrap_or(*bytes)));
             }
             WorkspaceEvent::Step { name } => self.step = Some(name),
@@ -74,6 +72,14 @@ impl TransferBar {
         let margin = if self.bar.length().is_some() { BAR } else { SPINNER };
         self.bar.set_message(cut(&status, self.columns().saturating_sub(margin)));
         true
+    }
+
+    /// Shows a bar from here on, where there is an end.
+    fn end_known(&self, bytes: Option<u64>) {
+        if let Some(total) = bytes.filter(|total| *total > 0) {
+            self.bar.set_style(style("{spinner} {bar:24.dim} {percent:>3}%  {msg}"));
+            self.bar.set_length(total);
+        }
     }
 
     /// Takes the line off the screen.

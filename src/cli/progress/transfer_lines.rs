@@ -47,6 +47,7 @@ impl TransferLines {
                     self.pace.status()
                 })
             }
+            WorkspaceEvent::Totals { .. } => None,
             WorkspaceEvent::Warning { message } => Some(format!("warning: {}", clean(message))),
             WorkspaceEvent::Step { name } => Some(format!("== {name}")),
         };

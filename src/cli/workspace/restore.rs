@@ -51,7 +51,7 @@ pub(in crate::cli) struct RestoreArgs {
     /// Restore only what this pattern matches, and the directories above it; may be repeated
     #[arg(long = "include", value_name = "PATTERN")]
     includes: Vec<String>,
-    /// Who owns what is written [default: keep for root, else current]
+    /// Who owns what is written [default: keep for root and in a stream, else current]
     #[arg(long, value_name = "keep|current|names|UID:GID", help_heading = "Owners and rights")]
     owner: Option<OwnerArg>,
     /// Move the numbers of users: COUNT of them from FROM on become those from TO on; may be repeated
@@ -242,11 +242,11 @@ fn check(invocation: &Invocation, arguments: &RestoreArgs) -> Result<(), Command
 fn spec(arguments: &RestoreArgs) -> RestoreSpec {
     let ranges = |given: &[RangeArg]| given.iter().map(|range| range.0).collect::<Vec<_>>();
     let owner = match &arguments.owner {
-        Some(owner) => owner.0.clone(),
-        None if arguments.map_uids.is_empty() && arguments.map_gids.is_empty() => {
-            RestoreRights::default().owner
+        Some(owner) => Some(owner.0.clone()),
+        None if arguments.map_uids.is_empty() && arguments.map_gids.is_empty() => None,
+        None => {
+            Some(OwnerRule::Map { users: ranges(&arguments.map_uids), groups: ranges(&arguments.map_gids) })
         }
-        None => OwnerRule::Map { users: ranges(&arguments.map_uids), groups: ranges(&arguments.map_gids) },
     };
     RestoreSpec {
         includes: arguments.includes.clone(),
@@ -259,6 +259,7 @@ fn spec(arguments: &RestoreArgs) -> RestoreSpec {
         jobs: arguments.jobs.unwrap_or(0),
         max_bytes: arguments.max_bytes.map(ByteSize::bytes),
         max_entries: arguments.max_entries,
+        unnoted: false,
     }
 }
 
@@ -307,15 +308,15 @@ mod tests {
     fn owners_are_words_numbers_or_ranges() {
         let range = |from, to, count| IdRange { from, to, count };
         for (words, owner) in [
-            (&["--owner", "keep"][..], OwnerRule::Keep),
-            (&["--owner", "current"], OwnerRule::Current),
-            (&["--owner", "names"], OwnerRule::Names),
-            (&["--owner", "1000:100"], OwnerRule::Fixed { uid: 1000, gid: 100 }),
+            (&["--owner", "keep"][..], Some(OwnerRule::Keep)),
+            (&["--owner", "current"], Some(OwnerRule::Current)),
+            (&["--owner", "names"], Some(OwnerRule::Names)),
+            (&["--owner", "1000:100"], Some(OwnerRule::Fixed { uid: 1000, gid: 100 })),
             (
                 &["--map-uid", "0:100000:65536", "--map-gid", "5:6"],
-                OwnerRule::Map { users: vec![range(0, 100_000, 65_536)], groups: vec![range(5, 6, 1)] },
+                Some(OwnerRule::Map { users: vec![range(0, 100_000, 65_536)], groups: vec![range(5, 6, 1)] }),
             ),
-            (&[], RestoreRights::default().owner),
+            (&[], None),
         ] {
             assert_eq!(rights_of(words).unwrap().owner, owner, "{words:?}");
         }

@@ -74,7 +74,7 @@ pub(super) async fn run(
     toolkit: &Toolkit,
     arguments: &SaveArgs,
 ) -> Result<u8, CommandError> {
-    let spec = spec(arguments);
+    let spec = SaveSpec { foretell: invocation.is_followed(), ..spec(arguments) };
     let depot = toolkit.depot_within(Bandwidth { up: arguments.limit_rate.map(ByteSize::bytes), down: None });
     let report = match &arguments.source {
         Place::Directory(directory) => {

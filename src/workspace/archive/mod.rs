@@ -34,6 +34,7 @@ mod write;
 
 pub use compression::{ArchiveFormat, ArchiveSink};
 pub use error::ArchiveError;
+pub use pax::AclForm;
 pub use read::{
     ArchiveEnd, ArchiveLimits, ArchiveReader, ArchiveSummary, ArchivedEntry, read_archive, read_untrusted,
 };

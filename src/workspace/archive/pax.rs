@@ -206,17 +206,28 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+/// How the ACLs of entries stand in an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AclForm {
+    /// As text with numbers for names where that says it all, which GNU tar and bsdtar read (`SCHILY.acl.…`).
+    #[default]
+    Text,
+    /// As the attributes that the kernel keeps them in (`SCHILY.xattr.system.posix_acl_…`), which a Docker Engine reads.
+    Attribute,
+}
+
 /// Records to be written, in the order in which they were put in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RecordWriter {
+    acls: AclForm,
     bytes: Vec<u8>,
     text_is_utf8: bool,
 }
 
 impl RecordWriter {
     /// Starts with nothing.
-    pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), text_is_utf8: true }
+    pub(super) fn new(acls: AclForm) -> Self {
+        Self { acls, bytes: Vec::new(), text_is_utf8: true }
     }
 
     /// Adds a record of bytes that are no text.
@@ -235,7 +246,7 @@ impl RecordWriter {
         self.put(key.as_bytes(), time_text(time).as_bytes());
     }
 
-    /// Adds an extended attribute: an ACL as its text, where that says it all, else as it is.
+    /// Adds an extended attribute: an ACL in the form asked for.
     pub(super) fn put_xattr(&mut self, name: &[u8], value: &[u8]) {
         let key = match name {
             acl::ACCESS => "SCHILY.acl.access",
@@ -246,7 +257,8 @@ impl RecordWriter {
             acl::acl_from_text(text.as_bytes(), &|_| None)
                 .is_ok_and(|read| read.binary == value && !(read.minimal && name == acl::ACCESS))
         };
-        match acl::acl_to_text(value).filter(|text| !key.is_empty() && says_it_all(text)) {
+        let as_text = self.acls == AclForm::Text && !key.is_empty();
+        match acl::acl_to_text(value).filter(|text| as_text && says_it_all(text)) {
             Some(text) => self.put(key.as_bytes(), text.as_bytes()),
             None => self.put(&[b"SCHILY.xattr.", &escape_name(name)[..]].concat(), value),
         }

@@ -8,17 +8,18 @@ use crate::store::{Entry, EntryKind, Extent};
 use super::header::{
     BLOCK, Field, GID, GROUP, Header, LINK, MAJOR, MINOR, MODE, MTIME, NAME, PREFIX, SIZE, UID, USER, largest,
 };
-use super::pax::RecordWriter;
+use super::pax::{AclForm, RecordWriter};
 use super::sparse;
 
 /// Writes entries as a tar stream that GNU tar, bsdtar and every program that knows PAX read.
 ///
 /// A header alone where it says everything, PAX records before it where it does not; files with holes in GNU's sparse
-/// format 1.0; ACLs as text with numbers for names. The stream depends on nothing but the entries and their order, which
+/// format 1.0; ACLs as text with numbers for names, unless asked for as attributes. The stream depends on nothing but the entries and their order, which
 /// is the caller's: parents before children, files before their hard links. Sockets are left out and counted. Nothing is
 /// written on drop: an archive without its end marker shows that it is not whole.
 pub struct ArchiveWriter<W: Write> {
     inner: W,
+    acls: AclForm,
     sockets: u64,
     /// Bytes of the file at hand that are still to come, and those that pad its last block.
     open: Option<(u64, usize)>,
@@ -26,15 +27,24 @@ pub struct ArchiveWriter<W: Write> {
 
 impl<W: Write> fmt::Debug for ArchiveWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inner: _, sockets, open } = self;
-        f.debug_struct("ArchiveWriter").field("sockets", sockets).field("open", open).finish_non_exhaustive()
+        let Self { inner: _, acls, sockets, open } = self;
+        f.debug_struct("ArchiveWriter")
+            .field("acls", acls)
+            .field("sockets", sockets)
+            .field("open", open)
+            .finish_non_exhaustive()
     }
 }
 
 impl<W: Write> ArchiveWriter<W> {
     /// Starts; nothing is written yet.
     pub fn new(inner: W) -> Self {
-        Self { inner, sockets: 0, open: None }
+        Self::with_acls(inner, AclForm::Text)
+    }
+
+    /// Starts, with ACLs in a form of the caller's choice.
+    pub fn with_acls(inner: W, acls: AclForm) -> Self {
+        Self { inner, acls, sockets: 0, open: None }
     }
 
     /// Returns how many sockets were left out.
@@ -154,7 +164,7 @@ impl<W: Write> ArchiveWriter<W> {
             return Err(misuse("a file is still open"));
         }
         if kind == b'5' || !entry.path.is_root() {
-            let (records, header) = headers(entry, kind, stored, is_sparse)?;
+            let (records, header) = headers(entry, kind, stored, is_sparse, self.acls)?;
             if !records.is_empty() {
                 let name = [b"PaxHeaders/", entry.path.name()].concat();
                 let mut extension = Header::posix(b'x');
@@ -201,10 +211,16 @@ fn checked_map(entry: &Entry, extents: &[Extent], size: u64) -> io::Result<Vec<u
 }
 
 /// Makes the records and the header of an entry; the records are empty where the header says it all.
-fn headers(entry: &Entry, kind: u8, stored: u64, is_sparse: bool) -> io::Result<(Vec<u8>, Header)> {
+fn headers(
+    entry: &Entry,
+    kind: u8,
+    stored: u64,
+    is_sparse: bool,
+    acls: AclForm,
+) -> io::Result<(Vec<u8>, Header)> {
     let Entry { path, attributes, .. } = entry;
     let owner = &attributes.owner;
-    let (mut header, mut records) = (Header::posix(kind), RecordWriter::new());
+    let (mut header, mut records) = (Header::posix(kind), RecordWriter::new(acls));
 
     let name = match (path.is_root(), kind) {
         (true, _) => b"./".to_vec(),

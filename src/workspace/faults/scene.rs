@@ -16,7 +16,7 @@ use crate::base::{Discard, RevisionId, Sha256Digest, Sink, StoreId};
 use crate::objects::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, SimStore};
 use crate::store::EntryPath;
 use crate::store::revision::{self, RevisionRef};
-use crate::workspace::tree::{OwnerRule, RestoreRights, SourceTree, StatKind, WalkItem, WalkOptions, walk};
+use crate::workspace::tree::{RestoreRights, SourceTree, StatKind, WalkItem, WalkOptions, walk};
 use crate::workspace::{
     Depot, RestoreReport, RestoreSpec, SaveReport, SaveSpec, UpdateReport, WorkspaceError, WorkspaceEvent,
     restore, save, save_archive, update,
@@ -172,9 +172,9 @@ impl Host {
 }
 
 pub(super) fn everything() -> RestoreSpec {
-    let owner = if is_root() { OwnerRule::Keep } else { OwnerRule::Current };
-    let rights = RestoreRights { owner, special_bits: true, devices: true, privileged_xattrs: true };
-    RestoreSpec { rights, ..RestoreSpec::default() }
+    let rights = RestoreRights { owner: None, special_bits: true, devices: true, privileged_xattrs: true };
+    // Looking whether all is well is not a use.
+    RestoreSpec { rights, unnoted: true, ..RestoreSpec::default() }
 }
 
 pub(super) fn is_root() -> bool {

@@ -177,7 +177,8 @@ impl Gift<'_> {
     }
 
     fn give_owner(&self, subject: Subject<'_>, stat: &Stat) -> io::Result<Ownership> {
-        let new = self.rights.owner.apply(&self.attributes.owner, || self.names.get_or_init(Names::new));
+        let new =
+            self.rights.owner_rule().apply(&self.attributes.owner, || self.names.get_or_init(Names::new));
         let uid = new.uid.filter(|uid| *uid != stat.uid);
         let gid = new.gid.filter(|gid| *gid != stat.gid);
         let mut given = if new.is_whole { Ownership::AsBefore } else { Ownership::Refused };

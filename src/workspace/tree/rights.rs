@@ -5,10 +5,11 @@ use crate::store::EntryOwner;
 use super::names::Names;
 
 /// What a restore may give to what it writes. The default gives no more than the caller could have made by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreRights {
-    /// Who owns what is written.
-    pub owner: OwnerRule,
+    /// Who owns what is written. Without a rule root keeps the owners of a directory's entries and everybody else owns what they
+    /// write; an archive names the owners that were saved.
+    pub owner: Option<OwnerRule>,
     /// Whether files get their setuid and setgid bits. Directories always do: there setgid only says whose group new entries get.
     pub special_bits: bool,
     /// Whether devices are made.
@@ -17,11 +18,14 @@ pub struct RestoreRights {
     pub privileged_xattrs: bool,
 }
 
-impl Default for RestoreRights {
-    /// Root keeps the owners and everybody else owns what they write; setuid, devices and privileged attributes are left out.
-    fn default() -> Self {
-        let owner = if rustix::process::geteuid().is_root() { OwnerRule::Keep } else { OwnerRule::Current };
-        Self { owner, special_bits: false, devices: false, privileged_xattrs: false }
+impl RestoreRights {
+    /// Returns the rule for the entries of a directory.
+    pub(super) fn owner_rule(&self) -> &OwnerRule {
+        match &self.owner {
+            Some(rule) => rule,
+            None if rustix::process::geteuid().is_root() => &OwnerRule::Keep,
+            None => &OwnerRule::Current,
+        }
     }
 }
 
@@ -102,7 +106,30 @@ impl OwnerRule {
             Self::Current => NewOwner { uid: None, gid: None, is_whole: true },
         }
     }
+
+    /// Changes the owner that an archive names; returns whether this is what the rule asks for. A number that no range holds
+    /// becomes [`NOBODY`], as the kernel shows a number that a user namespace does not know. Saved names go, except where the rule
+    /// follows them: a reader would prefer them to the numbers.
+    pub(in crate::workspace) fn rename(&self, owner: &mut EntryOwner, names: &Names) -> bool {
+        let new = self.apply(owner, || names);
+        let (uid, gid) = match self {
+            Self::Keep => return true,
+            Self::Current => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            Self::Fixed { .. } | Self::Map { .. } | Self::Names => {
+                (new.uid.unwrap_or(NOBODY), new.gid.unwrap_or(NOBODY))
+            }
+        };
+        let (user, group) = match self {
+            Self::Names => (std::mem::take(&mut owner.user), std::mem::take(&mut owner.group)),
+            _ => <_>::default(),
+        };
+        *owner = EntryOwner { uid, gid, user, group };
+        new.is_whole
+    }
 }
+
+/// The kernel's overflow number of users and groups: `/proc/sys/kernel/overflowuid`, which nobody changes.
+pub(in crate::workspace) const NOBODY: u32 = 65_534;
 
 #[cfg(test)]
 mod tests {
@@ -130,5 +157,16 @@ mod tests {
         let map = OwnerRule::Map { users: vec![range], groups: vec![range] };
         assert_eq!(apply(&map, &saved), (Some(100_005), None, false));
         assert_eq!(apply(&map, &owner(1_010, 1_000, "")), (None, Some(100_000), false));
+
+        let renamed = |rule: &OwnerRule, mut owner: EntryOwner| {
+            let is_whole = rule.rename(&mut owner, &names);
+            (owner.uid, owner.gid, String::from_utf8(owner.user.to_vec()).unwrap(), is_whole)
+        };
+        assert_eq!(renamed(&OwnerRule::Keep, saved.clone()), (1_005, 7, "root".to_owned(), true));
+        assert_eq!(renamed(&OwnerRule::Names, saved.clone()), (0, 7, "root".to_owned(), true));
+        assert_eq!(renamed(&OwnerRule::Fixed { uid: 1, gid: 2 }, saved.clone()), (1, 2, String::new(), true));
+        assert_eq!(renamed(&map, saved.clone()), (100_005, NOBODY, String::new(), false));
+        let current = rustix::process::geteuid().as_raw();
+        assert_eq!(renamed(&OwnerRule::Current, saved).0, current);
     }
 }

@@ -487,7 +487,7 @@ fn roots_tree_comes_back_with_owners_devices_and_privileged_attributes() {
         privileged_xattrs: true,
         ..RestoreRights::default()
     };
-    assert_eq!(all.owner, OwnerRule::Keep);
+    assert_eq!(all.owner, None);
     let shortfalls = copy_tree(&source, &copy, &all);
     assert!(shortfalls.is_empty(), "{shortfalls:?}");
     assert_eq!(described(&copy), before);
@@ -513,7 +513,7 @@ fn an_ordinary_user_is_told_what_could_not_be_given() {
         let staging = TargetTree::create(&home.path().join("x")).unwrap();
         let mut writer = staging.tree().writer();
         let rights = RestoreRights {
-            owner: OwnerRule::Keep,
+            owner: Some(OwnerRule::Keep),
             special_bits: true,
             devices: true,
             privileged_xattrs: true,
