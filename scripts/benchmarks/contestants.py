@@ -123,11 +123,6 @@ class Kiln(Contestant):
     def check(self):
         return self.kiln("store", "check", "--read-data")
 
-    def collect(self):
-        # A save of an unchanged tree may answer with the revision that it would repeat.
-        old = [revision for revision in dict.fromkeys(self.revisions) if revision != self.revisions[-1]]
-        return [*(self.kiln("workspace", "remove", revision) for revision in old), self.kiln("gc", "--grace", "0s")]
-
 
 class KilnOnS3(Kiln):
     """The same on a bucket: `bucket` has endpoint, region, name, key and secret."""

@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::WorkspaceError;
+use super::remember::Seen;
 use super::save::blocking;
-use super::tree::{RestoreRights, Shortfalls, TargetTree, Writer};
+use super::tree::{RestoreRights, Shortfalls, Stat, TargetTree, Writer};
 use crate::base::ChunkId;
 use crate::store::fetch::{Fetcher, Locations, Run, open_run};
 use crate::store::pack::PackName;
@@ -25,6 +26,8 @@ const OPEN_FILES: usize = 128;
 const EMPTY_FILES: usize = 256;
 /// Fetches that are ahead of the threads that write.
 const AHEAD: usize = 2;
+/// Entries whose last look is kept: some 25 MB.
+const MOST_SEEN: usize = 192 << 10;
 /// Damaged files that an error names.
 const NAMED: usize = 10;
 
@@ -134,6 +137,8 @@ pub(super) struct Filler {
     pub(super) shortfalls: Shortfalls,
     pub(super) jobs: usize,
     pub(super) cancel: CancellationToken,
+    /// What the kernel said of the entries when they were done, where somebody wants to know.
+    seen: Option<Mutex<HashMap<EntryPath, Seen>>>,
     writers: Mutex<Vec<Writer>>,
     files_done: AtomicU64,
     bytes_done: AtomicU64,
@@ -186,6 +191,7 @@ impl Filler {
         jobs: usize,
         cancel: CancellationToken,
     ) -> Self {
+        let rights = RestoreRights { owner: Some(rights.owner_rule().clone()), ..rights };
         Self {
             fetcher,
             tree,
@@ -193,11 +199,33 @@ impl Filler {
             shortfalls: Shortfalls::new(),
             jobs,
             cancel,
+            seen: None,
             writers: Mutex::default(),
             files_done: AtomicU64::new(0),
             bytes_done: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
         }
+    }
+
+    /// Lets it note what the kernel says of the entries when they are done.
+    pub(super) fn noting(self) -> Self {
+        Self { seen: Some(Mutex::default()), ..self }
+    }
+
+    /// Notes what the kernel says of an entry that is done; up to [`MOST_SEEN`] of them.
+    pub(super) fn note(&self, path: &EntryPath, stat: &Stat) {
+        if let Some(seen) = &self.seen {
+            let mut seen = lock(seen);
+            if seen.len() < MOST_SEEN {
+                seen.insert(path.clone(), Seen::of(stat));
+            }
+        }
+    }
+
+    /// Takes what was noted; nothing where that were too many.
+    pub(super) fn take_seen(&self) -> HashMap<EntryPath, Seen> {
+        let seen = self.seen.as_ref().map(|seen| std::mem::take(&mut *lock(seen)));
+        seen.filter(|seen| seen.len() < MOST_SEEN).unwrap_or_default()
     }
 
     /// Returns how many files are done, how many bytes were written, and how many were fetched.
@@ -424,9 +452,11 @@ impl FillJob {
     fn finish(&self, writer: &mut Writer, plan: &FilePlan, file: &File) -> Result<(), WorkspaceError> {
         let Filler { rights, shortfalls, .. } = &*self.filler;
         self.filler.files_done.fetch_add(1, Ordering::Relaxed);
-        writer
+        let stat = writer
             .finish_file(file, &plan.path, &plan.attributes, rights, shortfalls)
-            .map_err(|source| failed("set the attributes of", plan, source))
+            .map_err(|source| failed("set the attributes of", plan, source))?;
+        self.filler.note(&plan.path, &stat);
+        Ok(())
     }
 }
 

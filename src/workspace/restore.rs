@@ -100,13 +100,14 @@ pub async fn restore(
     });
     let staging = TargetTree::create(target)?;
     let fetcher = depot.fetcher();
-    let filler = Arc::new(Filler::new(
+    let filler = Filler::new(
         Arc::clone(&fetcher),
         staging.tree().clone(),
         spec.rights.clone(),
         threads(spec.jobs),
         cancel.clone(),
-    ));
+    );
+    let filler = Arc::new(if includes.is_none() { filler.noting() } else { filler });
     let told = tell(Arc::clone(&filler), Arc::clone(&sink));
     let mut job = Restoring::new(&fetcher, Arc::clone(&filler), &record, includes, limits).await?;
     let written = job.run().await;
@@ -130,7 +131,8 @@ pub async fn restore(
     let memory = job.memory.take().filter(|_| filler.shortfalls.is_empty());
     if let Some((memory, time)) = memory.zip(time) {
         let (depot, target) = (depot.clone(), target.to_owned());
-        blocking(move || memory.write(&depot, &target, time)).await?;
+        let seen = filler.take_seen();
+        blocking(move || memory.write(&depot, &target, time, seen)).await?;
     }
     if !spec.unnoted {
         touch(depot, revision).await;
@@ -290,12 +292,21 @@ impl Restoring {
         let directories = std::mem::take(&mut self.directories);
         blocking(move || {
             filler.with_writer(|writer| {
-                for (path, target) in links {
-                    writer.hard_link(&target, &path).map_err(|source| WorkspaceError::Entry {
+                for (path, target) in &links {
+                    writer.hard_link(target, path).map_err(|source| WorkspaceError::Entry {
                         action: "link",
-                        path,
+                        path: path.clone(),
                         source,
                     })?;
+                }
+                // Each further name changed the first one's time of change.
+                for name in links.iter().flat_map(|(path, target)| [path, target]) {
+                    let stat = writer.stat(name).map_err(|source| WorkspaceError::Entry {
+                        action: "look at",
+                        path: name.clone(),
+                        source,
+                    })?;
+                    filler.note(name, &stat);
                 }
                 finish_directories(&filler, writer, &directories)
             })
@@ -434,9 +445,13 @@ pub(super) fn make_other(filler: &Filler, writer: &mut Writer, entry: &Entry) ->
             shortfalls.count(Shortfall::Device, path);
             Ok(())
         }
-        Some(kind) => writer
-            .finish_path(path, kind, attributes, rights, shortfalls)
-            .map_err(failed("set the attributes of")),
+        Some(kind) => {
+            let stat = writer
+                .finish_path(path, kind, attributes, rights, shortfalls)
+                .map_err(failed("set the attributes of"))?;
+            filler.note(path, &stat);
+            Ok(())
+        }
     }
 }
 
@@ -447,13 +462,14 @@ pub(super) fn finish_directories(
     directories: &[(EntryPath, Attributes)],
 ) -> Result<(), WorkspaceError> {
     for (path, attributes) in directories.iter().rev() {
-        writer
+        let stat = writer
             .finish_path(path, StatKind::Directory, attributes, &filler.rights, &filler.shortfalls)
             .map_err(|source| WorkspaceError::Entry {
                 action: "set the attributes of",
                 path: path.clone(),
                 source,
             })?;
+        filler.note(path, &stat);
     }
     Ok(())
 }

@@ -383,7 +383,7 @@ impl Old {
     fn seek(&mut self, path: &EntryPath) -> Option<(Arc<Block>, usize)> {
         loop {
             let block = self.block.as_ref()?;
-            match block.entries.get(self.at) {
+            match block.entries().get(self.at) {
                 None => self.next_block(),
                 Some(entry) if entry.path < *path => self.at += 1,
                 Some(entry) if entry.path == *path => return Some((Arc::clone(block), self.at)),
@@ -514,7 +514,7 @@ impl Line<'_> {
         if !block.is_unchanged(at, &found.stat, state.time()) {
             return None;
         }
-        let (entry, known) = (block.entries.get(at)?, block.known.get(at)?);
+        let (entry, known) = (block.entries().get(at)?, block.known.get(at)?);
         let is_same_kind = match (&entry.kind, found.stat.kind, link) {
             (EntryKind::HardLink { target }, _, Some(link)) => target == link,
             (EntryKind::HardLink { .. }, _, None) | (_, _, Some(_)) => false,

@@ -122,7 +122,7 @@ impl Stage {
     /// Takes the block over when the run has reached its end, and the end was a cut.
     fn take_over(&mut self) -> Result<(), StoreError> {
         let Some((block, at)) = self.run.last().and_then(|last| last.origin.as_ref()) else { return Ok(()) };
-        if !block.has_cut || at + 1 != block.entries.len() {
+        if !block.has_cut || at + 1 != block.entries().len() {
             return Ok(());
         }
         let block = Arc::clone(block);
@@ -225,7 +225,7 @@ impl Stage {
     /// Ends the manifest. The state is returned apart: it takes its place once the revision is acknowledged.
     pub(super) fn finish(mut self) -> Result<(Draft, Option<StateWriter>), StoreError> {
         match self.run.last().and_then(|last| last.origin.clone()) {
-            Some((block, at)) if at + 1 == block.entries.len() => self.reuse(&block)?,
+            Some((block, at)) if at + 1 == block.entries().len() => self.reuse(&block)?,
             Some(_) | None => {
                 self.give_up_run()?;
             }

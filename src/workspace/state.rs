@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::tree::{Stat, StatKind};
 use crate::base::{ChunkId, RevisionId, SessionId, Sha256Digest, StoreId};
@@ -59,28 +60,10 @@ impl Known {
     pub(super) fn of(stat: &Stat, packs: Vec<u32>) -> Self {
         Self { ctime: stat.ctime, ino: stat.ino, dev: stat.dev, packs }
     }
-}
 
-/// A manifest chunk, and what is known of its entries.
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    /// The chunk.
-    pub(super) chunk: ChunkRef,
-    /// Its bytes.
-    pub(super) bytes: Vec<u8>,
-    /// Whether the chunk ended where the paths said so, and not with the manifest.
-    pub(super) has_cut: bool,
-    /// Its entries.
-    pub(super) entries: Vec<Entry>,
-    /// What is known of them, in the same order.
-    pub(super) known: Vec<Known>,
-}
-
-impl Block {
-    /// Returns whether an entry is as it was, as far as the kernel's word goes. `time` is when the state was begun.
-    pub(super) fn is_unchanged(&self, at: usize, stat: &Stat, time: FileTime) -> bool {
-        let (Some(entry), Some(known)) = (self.entries.get(at), self.known.get(at)) else { return false };
-        let attributes = &entry.attributes;
+    /// Returns whether the entry that this is known of is as it was, as far as the kernel's word goes. `time` is when the state was
+    /// begun.
+    pub(super) fn is_still(&self, entry: &Entry, stat: &Stat, time: FileTime) -> bool {
         let is_same_size = match stat.kind {
             StatKind::File => {
                 entry.size() == stat.size || matches!(entry.kind, crate::store::EntryKind::HardLink { .. })
@@ -93,11 +76,44 @@ impl Block {
             | StatKind::Socket => true,
         };
         is_same_size
-            && attributes.mtime == stat.mtime
-            && known.ctime == stat.ctime
-            && known.ino == stat.ino
-            && known.dev == stat.dev
-            && nanoseconds(known.ctime) < nanoseconds(time) - RACY_NANOSECONDS
+            && entry.attributes.mtime == stat.mtime
+            && self.ctime == stat.ctime
+            && self.ino == stat.ino
+            && self.dev == stat.dev
+            && nanoseconds(self.ctime) < nanoseconds(time) - RACY_NANOSECONDS
+    }
+}
+
+/// A manifest chunk, and what is known of its entries.
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    /// The chunk.
+    pub(super) chunk: ChunkRef,
+    /// Its bytes.
+    pub(super) bytes: Vec<u8>,
+    /// Whether the chunk ended where the paths said so, and not with the manifest.
+    pub(super) has_cut: bool,
+    /// Its entries, once somebody asked for them.
+    entries: OnceLock<Vec<Entry>>,
+    /// What is known of them, in the same order.
+    pub(super) known: Vec<Known>,
+}
+
+impl Block {
+    /// Returns its entries; none where its bytes are not what they should be.
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.entries.get_or_init(|| {
+            let entries = decode_chunk(&self.bytes).unwrap_or_default();
+            if entries.len() == self.known.len() { entries } else { Vec::new() }
+        })
+    }
+
+    /// Returns whether an entry is as it was, as far as the kernel's word goes. `time` is when the state was begun.
+    pub(super) fn is_unchanged(&self, at: usize, stat: &Stat, time: FileTime) -> bool {
+        match (self.entries().get(at), self.known.get(at)) {
+            (Some(entry), Some(known)) => known.is_still(entry, stat, time),
+            _ => false,
+        }
     }
 }
 
@@ -112,6 +128,7 @@ pub(super) struct StateReader {
     blocks_end: u64,
     position: u64,
     time: FileTime,
+    names: Vec<PackName>,
     /// For each pack of the state its number in the view; `None` for one that may not be relied on.
     numbers: Vec<Option<u32>>,
 }
@@ -147,10 +164,11 @@ impl StateReader {
         file.seek(SeekFrom::Start(blocks_end))?;
         let mut table = Vec::new();
         (&mut file).take(size - 16 - blocks_end).read_to_end(&mut table)?;
-        let Some(numbers) = read_packs(&table, view)? else { return Ok(None) };
+        let Some(names) = read_packs(&table)? else { return Ok(None) };
+        let numbers = names.iter().map(|pack| view.and_then(|view| view.number_of(pack))).collect();
         let position = header.len() as u64;
         file.seek(SeekFrom::Start(position))?;
-        Ok(Some(Self { file, blocks_end, position, time, numbers }))
+        Ok(Some(Self { file, blocks_end, position, time, names, numbers }))
     }
 
     /// Returns the time, by the file system's clock, when what is known began to be gathered.
@@ -161,6 +179,11 @@ impl StateReader {
     /// Returns the numbers in the view of an entry's packs; `None` when one of them may not be relied on.
     pub(super) fn numbers_of(&self, known: &Known) -> Option<Vec<u32>> {
         known.packs.iter().map(|pack| self.numbers.get(*pack as usize).copied().flatten()).collect()
+    }
+
+    /// Returns the names of an entry's packs, whether they may be relied on or not.
+    pub(super) fn packs_of(&self, known: &Known) -> Option<Vec<PackName>> {
+        known.packs.iter().map(|pack| self.names.get(*pack as usize).copied()).collect()
     }
 
     /// Returns the next block; `None` at the end, and from the first one on that is damaged.
@@ -201,18 +224,17 @@ fn decode_block(payload: &[u8]) -> io::Result<Block> {
     let chunk = ChunkRef { id: ChunkId::from_bytes(reader.array()?), length: reader.u32()? };
     let has_cut = reader.u8()? == 1;
     let bytes = reader.run()?.to_vec();
-    let entries = decode_chunk(&bytes)?;
-    let mut known = Vec::with_capacity(entries.len());
-    for _ in &entries {
+    let mut known = Vec::new();
+    while !reader.is_empty() {
         let ctime = FileTime { seconds: reader.signed()?, nanoseconds: reader.small()? };
         let (ino, dev) = (reader.number()?, reader.number()?);
         let packs = (0..reader.count(1)?).map(|_| reader.small()).collect::<io::Result<_>>()?;
         known.push(Known { ctime, ino, dev, packs });
     }
-    Ok(Block { chunk, bytes, has_cut, entries, known })
+    Ok(Block { chunk, bytes, has_cut, entries: OnceLock::new(), known })
 }
 
-fn read_packs(table: &[u8], view: Option<&View>) -> io::Result<Option<Vec<Option<u32>>>> {
+fn read_packs(table: &[u8]) -> io::Result<Option<Vec<PackName>>> {
     let Some((body, checksum)) = table.len().checked_sub(8).and_then(|at| table.split_at_checked(at)) else {
         return Ok(None);
     };
@@ -221,7 +243,7 @@ fn read_packs(table: &[u8], view: Option<&View>) -> io::Result<Option<Vec<Option
     }
     let mut reader = Reader::new(body);
     let count = reader.count(29)?;
-    let mut numbers = Vec::with_capacity(count);
+    let mut names = Vec::with_capacity(count);
     for _ in 0..count {
         let Some(kind) = PackKind::from_number(reader.u8()?) else { return Ok(None) };
         let name = WrittenName {
@@ -229,9 +251,9 @@ fn read_packs(table: &[u8], view: Option<&View>) -> io::Result<Option<Vec<Option
             number: reader.u32()?,
             digest: reader.array()?,
         };
-        numbers.push(view.and_then(|view| view.number_of(&PackName { kind, name })));
+        names.push(PackName { kind, name });
     }
-    Ok(Some(numbers))
+    Ok(Some(names))
 }
 
 /// Writes a state beside the old one, which it replaces once it is whole.

@@ -18,7 +18,7 @@ use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
 use super::manifest::{ManifestReader, flatten};
 use super::mark::touch;
-use super::remember::Memory;
+use super::remember::{Memory, Seen};
 use super::restore::{
     Limits, Packs, RestoreSpec, finish_directories, has_room, make_other, placed, read, rows, tell,
 };
@@ -29,6 +29,7 @@ use super::tree::{
 };
 use crate::base::{ChunkId, Monotonic, RevisionId, Sink, WorkspaceName};
 use crate::store::fetch::Fetcher;
+use crate::store::pack::{PackKind, PackName};
 use crate::store::revision::{Revision, RevisionCounts, RevisionRef};
 use crate::store::{Attributes, ChunkRef, Content, Entry, EntryKind, EntryPath, Extent};
 
@@ -127,11 +128,11 @@ pub async fn update(
         shortfalls: Vec::new(),
         took: Duration::ZERO,
     };
-    let memory = apply(&filler, &fetcher, &record, plan).await?;
+    let recall = apply(&filler, &fetcher, &record, plan).await?;
     told.abort();
-    if let Some(memory) = memory.filter(|_| filler.shortfalls.is_empty()) {
-        let (depot, target) = (depot.clone(), target.to_owned());
-        blocking(move || memory.write(&depot, &target, time)).await?;
+    if let Some(Recall { memory, root, seen, .. }) = recall.filter(|_| filler.shortfalls.is_empty()) {
+        let depot = depot.clone();
+        blocking(move || memory.write_seen(&depot, &root, time, &seen)).await?;
     }
     if !spec.unnoted {
         touch(depot, revision).await;
@@ -156,7 +157,27 @@ struct UpdatePlan {
     made: u64,
     patched: u64,
     new_bytes: u64,
-    memory: Option<(Memory, Vec<Vec<ChunkId>>)>,
+    recall: Option<Recall>,
+}
+
+/// What is remembered of the directory for the next save or update.
+#[derive(Debug)]
+struct Recall {
+    memory: Memory,
+    root: Stat,
+    /// For each file what tells in which packs its chunks lie.
+    files: Vec<FilePacks>,
+    /// For each entry of the revision what was there before.
+    seen: Vec<Seen>,
+}
+
+/// What tells in which packs the chunks of a file lie.
+#[derive(Debug)]
+enum FilePacks {
+    /// The host knew it, and the revision names these packs, too.
+    Known(Vec<PackName>),
+    /// These chunks are looked up.
+    Of(Vec<ChunkId>),
 }
 
 async fn apply(
@@ -164,8 +185,8 @@ async fn apply(
     fetcher: &Arc<Fetcher>,
     record: &Revision,
     plan: UpdatePlan,
-) -> Result<Option<Memory>, WorkspaceError> {
-    let UpdatePlan { remove, directories, others, fill, links, adjust, finish, memory, .. } = plan;
+) -> Result<Option<Recall>, WorkspaceError> {
+    let UpdatePlan { remove, directories, others, fill, links, adjust, finish, recall, .. } = plan;
     let act = Arc::clone(filler);
     blocking(move || {
         act.with_writer(|writer| {
@@ -211,21 +232,44 @@ async fn apply(
         })
     })
     .await??;
-    let Some((mut memory, files)) = memory else { return Ok(None) };
-    let all = packs.locate_ids(fetcher, files.iter().flatten().copied().collect()).await?;
-    let lists = fetcher
-        .locate(
-            record.packs.iter().copied().filter(|info| info.pack.kind == crate::store::pack::PackKind::Meta),
-            |_| true,
-        )
-        .await?;
-    for ids in files {
-        memory.file(ids.iter().map(|id| {
-            let place = all.get(id).and_then(|location| all.pack(location.pack));
-            place.or_else(|| lists.get(id).and_then(|location| lists.pack(location.pack))).copied()
-        }));
+    match recall {
+        Some(recall) => Ok(Some(with_packs(recall, fetcher, record, &packs).await?)),
+        None => Ok(None),
     }
-    Ok(Some(memory))
+}
+
+/// Looks up in which packs the files' chunks lie, where the host does not know it.
+async fn with_packs(
+    mut recall: Recall,
+    fetcher: &Arc<Fetcher>,
+    record: &Revision,
+    packs: &Packs,
+) -> Result<Recall, WorkspaceError> {
+    let files = std::mem::take(&mut recall.files);
+    let wanted: HashSet<ChunkId> = files.iter().flat_map(FilePacks::chunks).copied().collect();
+    let data = packs.locate_ids(fetcher, wanted.clone()).await?;
+    let lists = record.packs.iter().copied().filter(|info| info.pack.kind == PackKind::Meta);
+    let lists = fetcher.locate(lists, |id| wanted.contains(id)).await?;
+    let place = |id: &ChunkId| {
+        let place = data.get(id).and_then(|location| data.pack(location.pack));
+        place.or_else(|| lists.get(id).and_then(|location| lists.pack(location.pack))).copied()
+    };
+    for file in files {
+        match file {
+            FilePacks::Known(names) => recall.memory.file(names.into_iter().map(Some)),
+            FilePacks::Of(chunks) => recall.memory.file(chunks.iter().map(place)),
+        }
+    }
+    Ok(recall)
+}
+
+impl FilePacks {
+    fn chunks(&self) -> &[ChunkId] {
+        match self {
+            Self::Known(_) => &[],
+            Self::Of(chunks) => chunks,
+        }
+    }
 }
 
 /// Files above this many entries are not remembered one by one.
@@ -249,7 +293,7 @@ struct Comparison<'a> {
     handle: &'a Handle,
     reader: Reader,
     old: Option<StateReader>,
-    block: Option<Block>,
+    block: Option<Arc<Block>>,
     at: usize,
     plan: UpdatePlan,
     /// Files that stay, and which inode they are: what further names must be names of.
@@ -259,6 +303,21 @@ struct Comparison<'a> {
     all_directories: Vec<(EntryPath, Attributes, bool)>,
     /// What of the directory goes, so that what lies in it needs no look.
     gone: Option<EntryPath>,
+}
+
+/// Where the host's notes have an entry.
+#[derive(Debug, Clone)]
+struct Place {
+    block: Arc<Block>,
+    at: usize,
+    /// Whether the revision's chunk at hand is the very one of the notes, so that the entries are the same.
+    is_same: bool,
+}
+
+impl Place {
+    fn entry(&self) -> Option<&Entry> {
+        self.block.entries().get(self.at)
+    }
 }
 
 impl Comparing {
@@ -283,7 +342,12 @@ impl Comparing {
         };
         comparison.next_block();
         let is_remembered = self.record.counts.entries <= MOST_REMEMBERED;
-        comparison.plan.memory = is_remembered.then(|| (Memory::new(&self.record), Vec::new()));
+        comparison.plan.recall = is_remembered.then(|| Recall {
+            memory: Memory::new(&self.record),
+            root,
+            files: Vec::new(),
+            seen: Vec::new(),
+        });
         let mut items =
             walk(source, WalkOptions { threads: 2, excludes: None, one_file_system: false }).peekable();
         let mut blocks = Box::pin(self.manifest.blocks());
@@ -291,15 +355,25 @@ impl Comparing {
             if self.cancel.is_cancelled() {
                 return Err(WorkspaceError::Cancelled);
             }
-            if let Some((memory, _)) = &mut comparison.plan.memory {
-                memory.block(chunk, &bytes);
+            if let Some(recall) = &mut comparison.plan.recall {
+                recall.memory.block(chunk, &bytes);
             }
-            for entry in entries {
+            let met = entries.first().and_then(|entry| comparison.meet(chunk, &entry.path));
+            for (at, entry) in entries.into_iter().enumerate() {
                 while let Some(item) = items.next_if(|item| path_of(item) < &entry.path) {
                     comparison.surplus(item)?;
                 }
-                match items.next_if(|item| *path_of(item) == entry.path) {
-                    Some(WalkItem::Found(found)) => comparison.both(entry, &found)?,
+                let item = items.next_if(|item| *path_of(item) == entry.path);
+                if let Some(recall) = &mut comparison.plan.recall {
+                    recall.seen.push(match &item {
+                        Some(WalkItem::Found(found)) => Seen::of(&found.stat),
+                        Some(WalkItem::Problem { .. }) | None => Seen::NOTHING,
+                    });
+                }
+                match item {
+                    Some(WalkItem::Found(found)) => {
+                        comparison.both(entry, &found.stat, met.as_ref().map(|block| (block, at)))?;
+                    }
                     Some(WalkItem::Problem { path, source, .. }) => {
                         return Err(WorkspaceError::Entry { action: "read", path, source });
                     }
@@ -323,27 +397,46 @@ fn path_of(item: &WalkItem) -> &EntryPath {
 
 impl Comparison<'_> {
     fn next_block(&mut self) {
-        self.block = self.old.as_mut().and_then(StateReader::next_block);
+        self.block = self.old.as_mut().and_then(StateReader::next_block).map(Arc::new);
         self.at = 0;
     }
 
-    /// Returns the entry as this host knows it, if the kernel says that it is still so.
-    fn known(&mut self, found: &Found) -> Option<Entry> {
+    /// Returns the block of the notes that is this very chunk of the revision, whose first entry is at `first`; and goes past it.
+    fn meet(&mut self, chunk: ChunkRef, first: &EntryPath) -> Option<Arc<Block>> {
         loop {
-            let entry = self.block.as_ref()?.entries.get(self.at);
-            match entry {
+            let block = self.block.as_ref()?;
+            if self.at == 0 && block.chunk == chunk {
+                let met = Arc::clone(block);
+                self.next_block();
+                return Some(met);
+            }
+            match block.entries().get(self.at) {
                 None => self.next_block(),
-                Some(entry) if entry.path < found.path => self.at += 1,
-                Some(entry) if entry.path == found.path => break,
+                Some(entry) if entry.path < *first => self.at += 1,
                 Some(_) => return None,
             }
         }
-        let (block, time) = (self.block.as_ref()?, self.old.as_ref()?.time());
-        if block.is_unchanged(self.at, &found.stat, time) {
-            block.entries.get(self.at).cloned()
-        } else {
-            None
+    }
+
+    /// Returns the place of the entry as this host knows it, if the kernel says that it is still so. `same` is where the notes have
+    /// this very entry.
+    fn known(&mut self, entry: &Entry, stat: &Stat, same: Option<(&Arc<Block>, usize)>) -> Option<Place> {
+        let time = self.old.as_ref()?.time();
+        if let Some((block, at)) = same {
+            let is_still = block.known.get(at)?.is_still(entry, stat, time);
+            return is_still.then(|| Place { block: Arc::clone(block), at, is_same: true });
         }
+        loop {
+            match self.block.as_ref()?.entries().get(self.at) {
+                None => self.next_block(),
+                Some(known) if known.path < entry.path => self.at += 1,
+                Some(known) if known.path == entry.path => break,
+                Some(_) => return None,
+            }
+        }
+        let block = self.block.as_ref()?;
+        let is_still = block.is_unchanged(self.at, stat, time);
+        is_still.then(|| Place { block: Arc::clone(block), at: self.at, is_same: false })
     }
 
     /// Notes what the directory has and the revision has not.
@@ -395,7 +488,7 @@ impl Comparison<'_> {
             }
             EntryKind::File { size, content, extents } => {
                 let refs = self.refs(&content)?;
-                self.remember(&content, &refs)?;
+                self.remember(&content)?;
                 self.plan.new_bytes += refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>();
                 self.plan.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
             }
@@ -405,10 +498,16 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn both(&mut self, entry: Entry, found: &Found) -> Result<(), WorkspaceError> {
-        let known = self.known(found);
-        let stat = &found.stat;
-        let is_as_known = known.as_ref() == Some(&entry);
+    fn both(
+        &mut self,
+        entry: Entry,
+        stat: &Stat,
+        same: Option<(&Arc<Block>, usize)>,
+    ) -> Result<(), WorkspaceError> {
+        let place = self.known(&entry, stat, same);
+        let is_same = place.as_ref().is_some_and(|place| place.is_same);
+        let known = place.as_ref().filter(|_| !is_same).and_then(Place::entry);
+        let is_as_known = is_same || known == Some(&entry);
         let inode = (stat.dev, stat.ino);
         // Two names of one inode that the revision has as two things are parted.
         let is_shared = stat.nlink > 1
@@ -423,13 +522,12 @@ impl Comparison<'_> {
             (EntryKind::File { size, content, extents }, StatKind::File) => {
                 // The data alone does not say where the holes are.
                 let same_content = matches!(
-                    &known,
+                    known,
                     Some(Entry { kind: EntryKind::File { size: known_size, content: known, extents: holes }, .. })
                         if known == content && known_size == size && holes == extents
                 );
                 if is_as_known || same_content {
-                    let refs = self.remembered(content)?;
-                    self.remember(content, &refs)?;
+                    self.remember_as_known(content, place.as_ref())?;
                     self.keep(&entry.path, inode);
                     if !is_as_known {
                         self.plan.adjust.push((entry.path, StatKind::File, entry.attributes));
@@ -439,11 +537,10 @@ impl Comparison<'_> {
                 // A file with several names is not changed in place: the others need not be meant.
                 if stat.nlink == 1 && extents.is_none() {
                     let (size, content) = (*size, content.clone());
-                    return self.patch(entry, size, &content, known, inode, stat);
+                    return self.patch(entry, size, &content, place.as_ref(), inode, stat);
                 }
                 if stat.size == *size && self.is_equal(&entry.path, content, extents.as_deref(), stat)? {
-                    let refs = self.remembered(content)?;
-                    self.remember(content, &refs)?;
+                    self.remember(content)?;
                     self.keep(&entry.path, inode);
                     self.plan.adjust.push((entry.path, StatKind::File, entry.attributes));
                     return Ok(());
@@ -491,16 +588,16 @@ impl Comparison<'_> {
         entry: Entry,
         size: u64,
         content: &Content,
-        known: Option<Entry>,
+        known: Option<&Place>,
         inode: Inode,
         stat: &Stat,
     ) -> Result<(), WorkspaceError> {
         let refs = self.refs(content)?;
-        self.remember(content, &refs)?;
+        self.remember(content)?;
         let Entry { path, attributes, .. } = entry;
-        let wanted: Vec<(u64, ChunkRef)> = match known {
+        let wanted: Vec<(u64, ChunkRef)> = match known.and_then(Place::entry) {
             Some(Entry { kind: EntryKind::File { content: old, extents: None, .. }, .. }) => {
-                let old: HashSet<(u64, ChunkRef)> = placed(self.refs(&old)?).collect();
+                let old: HashSet<(u64, ChunkRef)> = placed(self.refs(old)?).collect();
                 placed(refs).filter(|chunk| !old.contains(chunk)).collect()
             }
             _ => {
@@ -557,21 +654,34 @@ impl Comparison<'_> {
         self.handle.block_on(flattening)
     }
 
-    /// The chunks of a file that stays, which only the memory wants.
-    fn remembered(&self, content: &Content) -> Result<Vec<ChunkRef>, WorkspaceError> {
-        if self.plan.memory.is_some() { self.refs(content) } else { Ok(Vec::new()) }
+    /// Notes where the chunks of the next file lie, as the host knows it.
+    fn remember_as_known(&mut self, content: &Content, place: Option<&Place>) -> Result<(), WorkspaceError> {
+        let packs = place.and_then(|place| self.old.as_ref()?.packs_of(place.block.known.get(place.at)?));
+        match (packs, &mut self.plan.recall) {
+            (Some(packs), Some(recall)) if recall.memory.names_all(&packs) => {
+                recall.files.push(FilePacks::Known(packs));
+                Ok(())
+            }
+            _ => self.remember(content),
+        }
     }
 
-    fn remember(&mut self, content: &Content, refs: &[ChunkRef]) -> Result<(), WorkspaceError> {
-        let Some((_, files)) = &mut self.plan.memory else { return Ok(()) };
-        let mut ids: Vec<ChunkId> = refs.iter().map(|chunk| chunk.id).collect();
-        if content.level > 0 {
-            let mut lists = Vec::new();
-            let flattening = flatten(&self.of.fetcher, self.of.manifest.locations(), content, &mut lists);
-            self.handle.block_on(flattening)?;
-            ids.extend(lists);
+    /// Notes that the chunks of the next file, and of the lists of them, are to be looked up.
+    fn remember(&mut self, content: &Content) -> Result<(), WorkspaceError> {
+        if self.plan.recall.is_none() {
+            return Ok(());
         }
-        files.push(ids);
+        let mut lists = Vec::new();
+        let refs = if content.level == 0 {
+            content.refs.clone()
+        } else {
+            let flattening = flatten(&self.of.fetcher, self.of.manifest.locations(), content, &mut lists);
+            self.handle.block_on(flattening)?
+        };
+        let chunks = refs.into_iter().map(|chunk| chunk.id).chain(lists).collect();
+        if let Some(recall) = &mut self.plan.recall {
+            recall.files.push(FilePacks::Of(chunks));
+        }
         Ok(())
     }
 

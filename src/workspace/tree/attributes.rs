@@ -114,6 +114,29 @@ impl Gift<'_> {
         stat: &Stat,
         old: Option<&mut XattrReader>,
     ) -> io::Result<()> {
+        self.give_all_but_times(subject, stat, old)?;
+        self.give_times(subject)
+    }
+
+    /// Returns whether a fresh entry needs nothing but its times.
+    pub(super) fn is_given(&self, stat: &Stat) -> bool {
+        let Attributes { mode, owner, xattrs, .. } = self.attributes;
+        let new = self.rights.owner_rule().apply(owner, || self.names.get_or_init(Names::new));
+        xattrs.is_empty()
+            && mode & 0o7777 == stat.mode
+            && stat.mode & 0o6000 == 0
+            && new.is_whole
+            && new.uid.is_none_or(|uid| uid == stat.uid)
+            && new.gid.is_none_or(|gid| gid == stat.gid)
+    }
+
+    /// Gives everything but the times, which should be given last, or before what does not change them.
+    pub(super) fn give_all_but_times(
+        &self,
+        subject: Subject<'_>,
+        stat: &Stat,
+        old: Option<&mut XattrReader>,
+    ) -> io::Result<()> {
         let mut mode = Some(stat.mode);
         let there = match old {
             Some(reader) => subject.xattrs(reader)?,
@@ -152,8 +175,7 @@ impl Gift<'_> {
         if self.attributes.xattrs.iter().any(|xattr| !self.may_have(xattr)) {
             self.shortfalls.count(Shortfall::Xattr, self.path);
         }
-        self.give_mode(subject, stat.kind, mode, owner)?;
-        self.give_times(subject)
+        self.give_mode(subject, stat.kind, mode, owner)
     }
 
     fn wanted(&self) -> impl Iterator<Item = &Xattr> {
@@ -243,7 +265,7 @@ impl Gift<'_> {
         Ok(())
     }
 
-    fn give_times(&self, subject: Subject<'_>) -> io::Result<()> {
+    pub(super) fn give_times(&self, subject: Subject<'_>) -> io::Result<()> {
         let mtime = self.attributes.mtime;
         let times = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },

@@ -19,8 +19,8 @@ pub struct RestoreRights {
 }
 
 impl RestoreRights {
-    /// Returns the rule for the entries of a directory.
-    pub(super) fn owner_rule(&self) -> &OwnerRule {
+    /// Returns the rule for the entries of a directory. Asks the kernel who asks where there is none.
+    pub(in crate::workspace) fn owner_rule(&self) -> &OwnerRule {
         match &self.owner {
             Some(rule) => rule,
             None if rustix::process::geteuid().is_root() => &OwnerRule::Keep,

@@ -3,21 +3,26 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, Mode, OFlags, RenameFlags, fchmod, fchown, fsync, mkdirat, openat, renameat, renameat_with,
+    CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags, fchmod, fchown, flock, fsync, mkdirat, openat,
+    renameat, renameat_with,
 };
 use rustix::io::Errno;
 use rustix::process::getegid;
 
 use super::attributes::drop_acls;
 use super::remove::{clear, remove_entry};
+use super::source::file_system_now;
 use super::stat::stat_fd;
 use super::target::{Origin, TargetTree};
 use crate::base::{Classify, ErrorKind};
+
+/// 60 s: between making a directory and locking it goes less time.
+const LEFT_OVER_SECONDS: i64 = 60;
 
 /// Why no tree can be made.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +81,8 @@ impl Classify for TargetError {
 /// A tree on its way to its name. Dropping it removes what was written.
 ///
 /// The tree is made under a name of its own beside the final one, where only its user may enter it. [`Staging::publish`] is the
-/// commit point: before it, the final name is as it was, and a crash leaves a directory `.<name>.restore-…`.
+/// commit point: before it, the final name is as it was, and a crash leaves a directory `.<name>.restore-…`. The next tree that is
+/// made for that name removes it, where the file system has locks: whoever is at work holds one.
 ///
 /// An empty directory that cannot be replaced, since something is mounted on it, or it is where this process stands, or the
 /// directory above may not be changed, is written in place. Then a crash leaves half a tree in it.
@@ -161,23 +167,51 @@ fn beside(above: &Path, name: &OsStr) -> io::Result<Staging> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = openat(CWD, above, directory, Mode::empty())?;
     let name = CString::new(name.as_bytes())?;
+    // A name has at most 255 bytes.
+    let start = name.to_bytes().get(..200).unwrap_or(name.to_bytes());
+    let start = [b".", start, b".restore-"].concat();
+    // Leftovers cost room and nothing else.
+    let _swept = sweep(parent.as_fd(), &start).is_ok();
     let (temporary, root) = loop {
-        // A name has at most 255 bytes.
-        let start = name.to_bytes().get(..200).unwrap_or(name.to_bytes());
-        let end = format!(".restore-{:016x}", fastrand::u64(..));
-        let temporary = CString::new([b".", start, end.as_bytes()].concat())?;
+        let temporary =
+            CString::new([start.as_slice(), format!("{:016x}", fastrand::u64(..)).as_bytes()].concat())?;
         match mkdirat(&parent, &temporary, Mode::RWXU) {
             Ok(()) => {}
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(errno.into()),
         }
         let root = openat(&parent, &temporary, directory | OFlags::NOFOLLOW, Mode::empty())?;
+        // Without a lock the directory is taken for a leftover once it is old, unless no lock can be had there at all.
+        let _locked = flock(&root, FlockOperation::NonBlockingLockExclusive).is_ok();
         break (temporary, root);
     };
     let tree = TargetTree::new(root, Origin::Fresh);
     let staging = Staging { tree, place: Place::Beside { parent, temporary, name } };
     staging.disinherit()?;
     Ok(staging)
+}
+
+/// Removes what restores that were killed have left: directories whose names begin so, that nobody has locked and that are older
+/// than a moment.
+fn sweep(parent: BorrowedFd<'_>, start: &[u8]) -> io::Result<()> {
+    let now = file_system_now(parent)?.seconds;
+    for entry in Dir::read_from(parent)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_like_ours = name.to_bytes().strip_prefix(start).is_some_and(|end| {
+            end.len() == 16 && end.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if !is_like_ours {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(there) = openat(parent, name, flags, Mode::empty()) else { continue };
+        let is_old = stat_fd(&there)?.mtime.seconds < now - LEFT_OVER_SECONDS;
+        if is_old && flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove_entry(parent, name)?;
+        }
+    }
+    Ok(())
 }
 
 impl Staging {

@@ -19,7 +19,7 @@ use super::remove::{let_owner_in, remove_entry};
 use super::rights::RestoreRights;
 use super::shortfalls::Shortfalls;
 use super::source::file_system_now;
-use super::stat::{StatKind, stat_fd};
+use super::stat::{Stat, StatKind, stat_at, stat_fd};
 use super::xattrs::{XattrReader, proc_path};
 use crate::store::{Attributes, EntryPath, FileTime};
 
@@ -205,8 +205,8 @@ impl Writer {
 
     /// Gives an open regular file its attributes, as far as rights and file system allow; the rest is counted.
     ///
-    /// To be done when all content is written. A fresh small file costs one look and, where they differ, owner and mode, and the
-    /// times.
+    /// To be done when all content is written. A fresh file costs the times and one look, and more only where owner, mode or
+    /// attributes differ. Returns what the kernel says of the file afterwards.
     ///
     /// # Errors
     ///
@@ -218,13 +218,25 @@ impl Writer {
         attributes: &Attributes,
         rights: &RestoreRights,
         shortfalls: &Shortfalls,
-    ) -> io::Result<()> {
+    ) -> io::Result<Stat> {
         let gift = Gift { path, attributes, rights, shortfalls, names: &self.tree.names };
-        let old = old_xattrs(self.tree.origin, &mut self.xattrs);
-        gift.give(Subject::Open(file.as_fd()), &stat_fd(file)?, old)
+        let subject = Subject::Open(file.as_fd());
+        if self.tree.origin == Origin::Fresh {
+            // Nothing that is set after the time changes it.
+            gift.give_times(subject)?;
+            let stat = stat_fd(file)?;
+            if gift.is_given(&stat) {
+                return Ok(stat);
+            }
+            gift.give_all_but_times(subject, &stat, None)?;
+        } else {
+            gift.give(subject, &stat_fd(file)?, Some(&mut self.xattrs))?;
+        }
+        stat_fd(file)
     }
 
-    /// Gives an entry its attributes by its path, as [`Writer::finish_file`] does; the root has its own too.
+    /// Gives an entry its attributes by its path, as [`Writer::finish_file`] does; the root has its own too. Returns what the kernel
+    /// says of it afterwards.
     ///
     /// Directories are finished after all that lies in them, the deepest first: a directory may not let its owner write, and each
     /// new entry changes its time. Of a hard link only one name needs it.
@@ -239,7 +251,7 @@ impl Writer {
         attributes: &Attributes,
         rights: &RestoreRights,
         shortfalls: &Shortfalls,
-    ) -> io::Result<()> {
+    ) -> io::Result<Stat> {
         let gift = Gift { path, attributes, rights, shortfalls, names: &self.tree.names };
         let origin = self.tree.origin;
         let (position, xattrs) = (&mut self.position, &mut self.xattrs);
@@ -247,6 +259,15 @@ impl Writer {
             return finish(position.enter(b"")?, b".", kind, &gift, old_xattrs(origin, xattrs));
         }
         position.at(path, |directory, name| finish(directory, name, kind, &gift, old_xattrs(origin, xattrs)))
+    }
+
+    /// Looks at an entry, the entry itself and not what a symbolic link points to.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `statx` reports.
+    pub fn stat(&mut self, path: &EntryPath) -> io::Result<Stat> {
+        self.position.at(path, |directory, name| stat_at(directory, name))
     }
 
     /// Removes an entry with all that lies in it; symbolic links are removed and not followed. Nothing there is fine.
@@ -302,7 +323,7 @@ fn finish(
     kind: StatKind,
     gift: &Gift<'_>,
     old: Option<&mut XattrReader>,
-) -> io::Result<()> {
+) -> io::Result<Stat> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let reading = match kind {
         StatKind::Directory => Some(OFlags::RDONLY | OFlags::DIRECTORY),
@@ -335,9 +356,13 @@ fn give(
     kind: StatKind,
     gift: &Gift<'_>,
     old: Option<&mut XattrReader>,
-) -> io::Result<()> {
+) -> io::Result<Stat> {
     let stat = subject.stat()?;
-    if stat.kind == kind { gift.give(subject, &stat, old) } else { Err(not_the_kind()) }
+    if stat.kind != kind {
+        return Err(not_the_kind());
+    }
+    gift.give(subject, &stat, old)?;
+    subject.stat()
 }
 
 fn not_the_kind() -> io::Error {

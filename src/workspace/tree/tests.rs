@@ -540,6 +540,46 @@ fn an_ordinary_user_is_told_what_could_not_be_given() {
 }
 
 #[test]
+fn what_a_killed_restore_left_goes_with_the_next_one_and_what_is_at_work_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let target = home.path().join("x");
+    let leftover = |name: &str, mtime: i64| {
+        fs::create_dir_all(home.path().join(name).join("a")).unwrap();
+        write(&home.path().join(name).join("a/b"), b"half");
+        set_mtime(&home.path().join(name), mtime, 0);
+    };
+    leftover(".x.restore-0123456789abcdef", 5);
+    leftover(".x.restore-somebody-elses", 5);
+    leftover(".y.restore-0123456789abcdef", 5);
+    leftover(".x.restore-00000000000000ab", i64::from(u32::MAX));
+    let at_work = TargetTree::create(&target).unwrap();
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(home.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let mine: Vec<_> = names()
+        .into_iter()
+        .filter(|name| name.starts_with(".x.restore-") && !name.ends_with("0ab"))
+        .collect();
+    let [mine, _theirs] = mine.as_slice() else { panic!("{mine:?}") };
+    set_mtime(&home.path().join(mine), 5, 0);
+    drop(TargetTree::create(&target).unwrap());
+    let mut left = vec![
+        mine.clone(),
+        ".x.restore-somebody-elses".to_owned(),
+        ".y.restore-0123456789abcdef".to_owned(),
+        ".x.restore-00000000000000ab".to_owned(),
+    ];
+    left.sort();
+    assert_eq!(names(), left);
+    drop(at_work);
+}
+
+#[test]
 fn nothing_is_written_through_a_directory_that_became_a_symlink() {
     let home = tempfile::tempdir().unwrap();
     let outside = home.path().join("outside");
