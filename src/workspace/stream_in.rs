@@ -16,10 +16,10 @@ use super::event::WorkspaceEvent;
 use super::save::{PathNotes, SaveReport, SaveSpec, blocking, unless_cancelled};
 use super::stage::{Draft, Stage, Staged};
 use super::tree::Excludes;
-use crate::base::{Monotonic, Sink};
+use crate::base::{ByteSize, Monotonic, Sink};
 use crate::store::session::Session;
 use crate::store::writer::ChunkWriter;
-use crate::store::{Attributes, Entry, EntryKind, EntryPath, StoreError};
+use crate::store::{Attributes, ChunkRef, Entry, EntryKind, EntryPath, StoreError};
 
 /// Saves a tar stream, plain or compressed with gzip or zstd, as a new revision: the tree that unpacking it into an empty directory
 /// would make, with the last of several entries of one name. Nothing is unpacked, and no temporary copy is made of it.
@@ -86,6 +86,12 @@ pub async fn save_archive(
     })
 }
 
+/// Most bytes of names, attributes and lists of chunks, which are kept until the archive ends because its entries come in any order.
+/// Enough for some seven million small files.
+const MOST_HELD: u64 = 2 << 30;
+/// What an entry costs beside its names and attributes, in bytes.
+const ENTRY_COST: usize = 200;
+
 /// Something that one or more names lead to.
 #[derive(Debug)]
 struct Inode {
@@ -110,6 +116,9 @@ struct Unpacking {
     owners: VecDeque<(usize, usize)>,
     told: Monotonic,
     data_bytes: u64,
+    /// About how many bytes of memory the entries take.
+    held: u64,
+    most_held: u64,
 }
 
 impl Unpacking {
@@ -135,6 +144,8 @@ impl Unpacking {
             owners: VecDeque::new(),
             told: Monotonic::start(),
             data_bytes: 0,
+            held: 0,
+            most_held: MOST_HELD,
         })
     }
 
@@ -180,13 +191,45 @@ impl Unpacking {
                 Some(_) => return Err(refused(&path, "it is a hard link to a directory")),
                 None => return Err(refused(&path, "it is a hard link to what did not come before it")),
             };
+            self.hold(&path, None)?;
             return self.name(path, inode);
         }
         let is_file = matches!(kind, EntryKind::File { .. });
+        self.hold(&path, Some((&kind, &attributes)))?;
         let inode = self.inodes.len();
         self.inodes.push(Inode { kind, attributes, stored: Stored::default() });
         self.name(path, inode)?;
         if is_file { self.read(inode, data) } else { Ok(()) }
+    }
+
+    /// Counts what an entry takes of the memory.
+    fn hold(
+        &mut self,
+        path: &EntryPath,
+        entry: Option<(&EntryKind, &Attributes)>,
+    ) -> Result<(), WorkspaceError> {
+        let beside = entry.map_or(0, |(kind, attributes)| {
+            let xattrs = attributes.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len() + 64);
+            let of_kind = match kind {
+                EntryKind::Symlink { target } => target.len(),
+                EntryKind::File { extents, .. } => extents.as_ref().map_or(0, |extents| extents.len() * 16),
+                _ => 0,
+            };
+            xattrs.sum::<usize>() + of_kind + attributes.owner.user.len() + attributes.owner.group.len()
+        });
+        self.take_memory(path.as_bytes().len() + ENTRY_COST + beside)
+    }
+
+    fn take_memory(&mut self, bytes: usize) -> Result<(), WorkspaceError> {
+        self.held += bytes as u64;
+        if self.held <= self.most_held {
+            return Ok(());
+        }
+        let limit = format!(
+            "{} of names, attributes and lists of chunks, which an archive's save keeps in memory; a directory's does not",
+            ByteSize(self.most_held)
+        );
+        Err(WorkspaceError::TooLarge { limit })
     }
 
     /// Whether a path, or a directory that it lies in, is left out.
@@ -216,7 +259,13 @@ impl Unpacking {
                 Some(_) => return Err(refused(path, "what it lies in is not a directory")),
                 None => {}
             }
-            let attributes = Attributes { mode: 0o755, xattrs: Vec::new(), ..attributes.clone() };
+            self.hold(&directory, None)?;
+            let attributes = Attributes {
+                mode: 0o755,
+                owner: attributes.owner.clone(),
+                mtime: attributes.mtime,
+                xattrs: Vec::new(),
+            };
             above = directory.parent();
             self.names.insert(directory, self.inodes.len());
             self.inodes.push(Inode { kind: EntryKind::Directory, attributes, stored: Stored::default() });
@@ -278,6 +327,7 @@ impl Unpacking {
         if self.bytes.len() + bytes.len() > PIECE_BYTES {
             self.give()?;
         }
+        self.take_memory(lengths.len() * size_of::<ChunkRef>())?;
         self.owners.push_back((inode, lengths.len()));
         self.bytes.extend_from_slice(bytes);
         self.lengths.extend(lengths);
@@ -362,4 +412,76 @@ impl Unpacking {
 
 fn refused(path: &EntryPath, problem: &str) -> WorkspaceError {
     WorkspaceError::Archive(ArchiveError::Path { place: format!("`{path}`"), problem: problem.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::base::{Classify as _, Discard, ErrorKind};
+    use crate::workspace::tests::Place;
+
+    /// An archive as a hostile one: every entry costs a few bytes of it, and much memory.
+    fn archive(fill: impl Fn(&mut tar::Builder<Vec<u8>>, u32)) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        (0..400).for_each(|number| fill(&mut builder, number));
+        builder.into_inner().unwrap()
+    }
+
+    fn header(size: u64) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_archive_makes_us_keep_in_memory_is_bounded() {
+        let place = Place::new();
+        let session = Session::open(Arc::clone(&place.depot.objects), "save").await.unwrap();
+        let view = session.view(&place.depot.index_cache()).await.unwrap();
+        let writer = Arc::new(ChunkWriter::new(&session, view, None));
+        let spec = SaveSpec::new("w".parse().unwrap());
+        let zeros = vec![0; 1 << 20];
+        let archives = [
+            archive(|builder, number| {
+                builder.append_data(&mut header(0), format!("file-{number}"), &[][..]).unwrap();
+            }),
+            archive(|builder, number| {
+                let path = format!("{number}/{}", "d/".repeat(40));
+                builder.append_data(&mut header(0), format!("{path}f"), &[][..]).unwrap();
+            }),
+            archive(|builder, number| {
+                if number < 20 {
+                    let value = vec![b'x'; 900_000];
+                    builder.append_pax_extensions([("SCHILY.xattr.user.x", value.as_slice())]).unwrap();
+                    builder.append_data(&mut header(0), format!("{number}"), &[][..]).unwrap();
+                }
+            }),
+            archive(|builder, number| {
+                if number == 0 {
+                    builder.append_data(&mut header(64 << 20), "zeros", zeros.repeat(64).as_slice()).unwrap();
+                }
+            }),
+        ];
+        for (bytes, held) in archives.into_iter().zip([80_000, 1_000_000, 10_000_000, 2_000]) {
+            for (most_held, is_enough) in [(held, false), (MOST_HELD, true)] {
+                let (writer, spec, bytes) = (Arc::clone(&writer), spec.clone(), bytes.clone());
+                let saved = blocking(move || {
+                    let (sink, cancel) = (Arc::new(Discard), CancellationToken::new());
+                    let mut unpacking = Unpacking::start(&writer, &spec, None, sink, cancel)?;
+                    unpacking.most_held = most_held;
+                    unpacking.run(Box::new(io::Cursor::new(bytes)), &spec)
+                });
+                match saved.await.unwrap() {
+                    Ok(_) => assert!(is_enough, "{most_held}"),
+                    Err(error) => {
+                        assert_eq!((is_enough, error.kind()), (false, ErrorKind::Limit), "{error}");
+                    }
+                }
+            }
+        }
+        session.abandon().await;
+    }
 }

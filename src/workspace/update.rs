@@ -359,6 +359,7 @@ impl Comparing {
                 recall.memory.block(chunk, &bytes);
             }
             let met = entries.first().and_then(|entry| comparison.meet(chunk, &entry.path));
+            let met = met.filter(|block| block.known.len() == entries.len());
             for (at, entry) in entries.into_iter().enumerate() {
                 while let Some(item) = items.next_if(|item| path_of(item) < &entry.path) {
                     comparison.surplus(item)?;

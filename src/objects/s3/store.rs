@@ -44,9 +44,20 @@ pub(super) struct Inner {
     pub(super) prefix: String,
     pub(super) place: String,
     pub(super) patience: S3Patience,
+    /// Whether nobody between here and the server can change what is sent.
+    pub(super) is_private: bool,
     requests: Semaphore,
     /// The server does not know the deletion of many keys.
     deletes_one_by_one: AtomicBool,
+}
+
+/// Whether the connection protects what is sent: by TLS, or because it does not leave this machine. Without an endpoint in the URL
+/// the environment may name one, which is not looked at here.
+pub(super) fn is_private(url: &S3Url) -> bool {
+    let Some(endpoint) = url.endpoint() else { return false };
+    let Some(host) = endpoint.strip_prefix("http://") else { return endpoint.starts_with("https://") };
+    let host = host.rsplit_once(':').map_or(host, |(host, _port)| host).trim_matches(['[', ']']);
+    host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Debug for S3Store {
@@ -80,6 +91,7 @@ impl S3Store {
                 prefix: url.prefix().as_str().to_owned(),
                 place: url.to_string(),
                 patience: options.patience,
+                is_private: is_private(url),
                 requests: Semaphore::new(REQUESTS_AT_ONCE),
                 deletes_one_by_one: AtomicBool::new(false),
             }),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::store::is_private;
 use super::*;
 use crate::base::{Classify as _, ErrorKind, Monotonic, chain};
 use crate::objects::{Key, ObjectStore, ObjectsError, Prefix, S3Url, ServerProblem};
@@ -139,6 +140,22 @@ fn assert_problem(error: &ObjectsError, problem: ServerProblem, kind: ErrorKind)
     assert!(!said.contains(SECRET) && !said.contains(KEY_ID), "{said}");
     assert!(error.to_string().contains("s3://bucket/p?endpoint=http://127.0.0.1:"), "{said}");
     assert!(error.hint().is_some());
+}
+
+#[test]
+fn only_a_protected_connection_does_without_hashes_of_parts() {
+    for (endpoint, expected) in [
+        ("https://store.example.org", true),
+        ("http://127.0.0.1:3900", true),
+        ("http://[::1]:3900", true),
+        ("http://store.example.org", false),
+        ("http://10.0.0.1:9000", false),
+        ("http://localhost:9000", false),
+    ] {
+        let url: S3Url = format!("s3://bucket/p?endpoint={endpoint}&region=r").parse().unwrap();
+        assert_eq!(is_private(&url), expected, "{endpoint}");
+    }
+    assert!(!is_private(&"s3://bucket/p?region=r".parse().unwrap()));
 }
 
 #[tokio::test]
