@@ -22,7 +22,7 @@ use crate::objects::ObjectStore;
 /// Pack tables that are fetched at the same time.
 const TABLES: usize = 8;
 /// What is fetched at once, in bytes as they are stored: large enough that a round trip is cheap, small enough that four fit in memory.
-const RUN_BYTES: u64 = 4 << 20;
+const RUN_BYTES: u64 = 8 << 20;
 /// Two frames with less than this between them are fetched together, in bytes.
 const GAP_BYTES: u64 = 128 << 10;
 
