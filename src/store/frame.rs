@@ -56,6 +56,8 @@ pub struct Frame {
 /// Puts chunks together to frames: what compresses in one, what does not in another. One for each thread.
 pub struct FrameBuilder {
     compressor: zstd::bulk::Compressor<'static>,
+    /// Whether all chunks go into frames that are tried to compress.
+    keeps_order: bool,
     compressible: OpenFrame,
     incompressible: OpenFrame,
 }
@@ -81,7 +83,21 @@ impl FrameBuilder {
     pub fn new(zstd_level: i32) -> io::Result<Self> {
         let mut compressor = zstd::bulk::Compressor::new(zstd_level)?;
         compressor.include_checksum(false)?;
-        Ok(Self { compressor, compressible: OpenFrame::default(), incompressible: OpenFrame::default() })
+        Ok(Self {
+            compressor,
+            keeps_order: false,
+            compressible: OpenFrame::default(),
+            incompressible: OpenFrame::default(),
+        })
+    }
+
+    /// Makes a builder whose frames have the chunks in the order in which they were added: never more than one frame is open.
+    ///
+    /// # Errors
+    ///
+    /// As [`FrameBuilder::new`].
+    pub fn in_order(zstd_level: i32) -> io::Result<Self> {
+        Ok(Self { keeps_order: true, ..Self::new(zstd_level)? })
     }
 
     /// Adds a chunk; hands finished frames to `take`.
@@ -93,7 +109,8 @@ impl FrameBuilder {
         let length = u32::try_from(content.len()).ok().filter(|length| *length as usize <= MAX_CHUNK);
         let length =
             length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a chunk is too long"))?;
-        let codec = if looks_incompressible(content) { Codec::Raw } else { Codec::Zstd };
+        let is_raw = !self.keeps_order && looks_incompressible(content);
+        let codec = if is_raw { Codec::Raw } else { Codec::Zstd };
         if self.open(codec).bytes.len() + content.len() > TARGET {
             self.close(codec, take)?;
         }

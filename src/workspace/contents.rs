@@ -245,6 +245,22 @@ fn pack(writer: &ChunkWriter, made: &Receiver<Made>, outcomes: &Sender<Result<(u
     }
 }
 
+/// An outcome that is owed. Dropped before it was given, it becomes an error.
+struct Promise<'a> {
+    made: &'a Sender<Made>,
+    number: u64,
+    is_kept: bool,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // Nobody listens any more when the save was given up.
+            let _told = self.made.send((self.number, Err(stopped()))).is_ok();
+        }
+    }
+}
+
 struct Worker {
     reader: Option<Reader>,
     writer: Arc<ChunkWriter>,
@@ -255,11 +271,14 @@ struct Worker {
 impl Worker {
     fn run(mut self, jobs: &Receiver<(u64, Job)>, made: &Sender<Made>, cancel: &CancellationToken) {
         for (number, job) in jobs {
+            // Whoever waits for this job's outcome gets one, whatever happens to this thread.
+            let mut promise = Promise { made, number, is_kept: false };
             if cancel.is_cancelled() {
                 return;
             }
             let mut frames = Vec::new();
             let result = self.work(job, &mut frames).map(|outcome| (outcome, frames));
+            promise.is_kept = true;
             if made.send((number, result)).is_err() {
                 return;
             }

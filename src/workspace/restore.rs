@@ -239,6 +239,8 @@ struct Restoring {
     counts: RevisionCounts,
     directories: Vec<(EntryPath, Attributes)>,
     links: Vec<(EntryPath, EntryPath)>,
+    /// Entries that could not be made, or may not.
+    unmade: HashSet<EntryPath>,
     memory: Option<Memory>,
 }
 
@@ -263,6 +265,7 @@ impl Restoring {
             counts: RevisionCounts::default(),
             directories: Vec::new(),
             links: Vec::new(),
+            unmade: HashSet::new(),
             memory,
         })
     }
@@ -288,7 +291,8 @@ impl Restoring {
         drop(blocks);
         self.write(window, &mut losses).await?;
         losses.into_result()?;
-        let (filler, links) = (Arc::clone(&self.filler), std::mem::take(&mut self.links));
+        let filler = Arc::clone(&self.filler);
+        let links = linkable(&filler, std::mem::take(&mut self.links), &self.unmade);
         let directories = std::mem::take(&mut self.directories);
         blocking(move || {
             filler.with_writer(|writer| {
@@ -367,7 +371,7 @@ impl Restoring {
     async fn write(&mut self, window: Window, losses: &mut Losses) -> Result<(), WorkspaceError> {
         let Window { directories, others, fill, lists, entries: _ } = window;
         let filler = Arc::clone(&self.filler);
-        blocking(move || {
+        let unmade = blocking(move || {
             filler.with_writer(|writer| {
                 for path in directories {
                     writer.create_dir(&path).map_err(|source| WorkspaceError::Entry {
@@ -376,13 +380,11 @@ impl Restoring {
                         source,
                     })?;
                 }
-                for entry in &others {
-                    make_other(&filler, writer, entry)?;
-                }
-                Ok::<_, WorkspaceError>(())
+                make_others(&filler, writer, others)
             })
         })
         .await??;
+        self.unmade.extend(unmade);
         let locations = self.packs.locate(&self.fetcher, &fill).await?;
         if let Some(memory) = &mut self.memory {
             fill.packs_of_files(&locations, &mut |file, packs| {
@@ -414,8 +416,12 @@ pub(super) fn placed(refs: Vec<ChunkRef>) -> impl Iterator<Item = (u64, ChunkRef
     })
 }
 
-/// Makes what is neither a directory nor a file nor a further name of one.
-pub(super) fn make_other(filler: &Filler, writer: &mut Writer, entry: &Entry) -> Result<(), WorkspaceError> {
+/// Makes what is neither a directory nor a file nor a further name of one; returns whether it is there now. What is not was counted.
+pub(super) fn make_other(
+    filler: &Filler,
+    writer: &mut Writer,
+    entry: &Entry,
+) -> Result<bool, WorkspaceError> {
     let Entry { path, kind, attributes } = entry;
     let Filler { rights, shortfalls, .. } = filler;
     let device = |writer: &mut Writer, kind, major, minor| {
@@ -435,24 +441,52 @@ pub(super) fn make_other(filler: &Filler, writer: &mut Writer, entry: &Entry) ->
         EntryKind::BlockDevice { major, minor } => device(writer, StatKind::BlockDevice, *major, *minor),
         EntryKind::Socket => {
             shortfalls.count(Shortfall::Socket, path);
-            return Ok(());
+            return Ok(false);
         }
-        EntryKind::Directory | EntryKind::File { .. } | EntryKind::HardLink { .. } => return Ok(()),
+        EntryKind::Directory | EntryKind::File { .. } | EntryKind::HardLink { .. } => return Ok(false),
     };
     let failed = |action| move |source| WorkspaceError::Entry { action, path: path.clone(), source };
     match made.map_err(failed("make"))? {
         None => {
             shortfalls.count(Shortfall::Device, path);
-            Ok(())
+            Ok(false)
         }
         Some(kind) => {
             let stat = writer
                 .finish_path(path, kind, attributes, rights, shortfalls)
                 .map_err(failed("set the attributes of"))?;
             filler.note(path, &stat);
-            Ok(())
+            Ok(true)
         }
     }
+}
+
+/// As [`make_other`], for several; returns those that are not there, which have no further names either.
+pub(super) fn make_others(
+    filler: &Filler,
+    writer: &mut Writer,
+    others: Vec<Entry>,
+) -> Result<Vec<EntryPath>, WorkspaceError> {
+    let mut unmade = Vec::new();
+    for entry in others {
+        if !make_other(filler, writer, &entry)? {
+            unmade.push(entry.path);
+        }
+    }
+    Ok(unmade)
+}
+
+/// Leaves out further names of what is not there, and counts them.
+pub(super) fn linkable(
+    filler: &Filler,
+    links: Vec<(EntryPath, EntryPath)>,
+    unmade: &HashSet<EntryPath>,
+) -> Vec<(EntryPath, EntryPath)> {
+    let (lost, links): (Vec<_>, Vec<_>) = links.into_iter().partition(|(_, target)| unmade.contains(target));
+    for (path, _) in &lost {
+        filler.shortfalls.count(Shortfall::Link, path);
+    }
+    links
 }
 
 /// Gives directories their attributes, the deepest first.

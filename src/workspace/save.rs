@@ -527,7 +527,9 @@ impl Line<'_> {
             | (EntryKind::Socket, StatKind::Socket, None) => true,
             _ => false,
         };
-        if !is_same_kind {
+        // What a restore gave to others than the revision says is saved as it is.
+        let owner = &entry.attributes.owner;
+        if !is_same_kind || (owner.uid, owner.gid) != (found.stat.uid, found.stat.gid) {
             return None;
         }
         let packs = state.numbers_of(known)?;

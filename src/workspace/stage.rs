@@ -62,7 +62,7 @@ impl Stage {
     pub(super) fn new(writer: Arc<ChunkWriter>, state: Option<StateWriter>) -> io::Result<Self> {
         Ok(Self {
             writer,
-            builder: FrameBuilder::new(ZSTD_LEVEL)?,
+            builder: FrameBuilder::in_order(ZSTD_LEVEL)?,
             manifest: ManifestWriter::new(),
             open: Vec::new(),
             run: Vec::new(),
@@ -198,8 +198,8 @@ impl Stage {
         Ok((content, packs))
     }
 
-    /// Stores a chunk of the manifest; returns the number of its pack. Only this stage appends to packs of the manifest, so the
-    /// pack that is open now is the one that the frame will go into.
+    /// Stores a chunk of the manifest; returns the number of its pack. Only this stage appends to packs of the manifest, and one frame
+    /// is open at most, so the pack that is open now is the one that the frame will go into.
     fn store(&mut self, id: ChunkId, bytes: &[u8]) -> Result<u32, StoreError> {
         match self.writer.claim(&id)? {
             Claim::Stored(number) => return Ok(number),
@@ -250,5 +250,51 @@ pub(super) fn finish_state(state: Option<StateWriter>, writer: &ChunkWriter, rev
     if let Some(state) = state {
         let infos: Option<Vec<_>> = (0..writer.pack_count()).map(|number| writer.info(number)).collect();
         let _written = infos.is_some_and(|infos| state.finish(revision, &infos).is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::pack::PackTable;
+    use crate::store::session::Session;
+    use crate::workspace::tests::Place;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_chunk_of_a_manifest_lies_in_the_pack_that_it_was_said_to() {
+        let place = Place::new();
+        let session = Session::open(Arc::clone(&place.depot.objects), "save").await.unwrap();
+        let view = session.view(&place.depot.index_cache()).await.unwrap();
+        let writer = Arc::new(ChunkWriter::new(&session, view, None));
+        let making = Arc::clone(&writer);
+        let said = tokio::task::spawn_blocking(move || {
+            let mut stage = Stage::new(Arc::clone(&making), None).unwrap();
+            let mut random = fastrand::Rng::with_seed(3);
+            let mut said = Vec::new();
+            // Lists of chunks do not compress, and what lies between them does, to more than a pack.
+            for round in 0..3 {
+                let list: Vec<u8> = (0..8 << 10).map(|_| random.u8(..)).collect();
+                said.push((ChunkId::of(&list), stage.store(ChunkId::of(&list), &list).unwrap()));
+                for _ in 0..if round == 2 { 0 } else { 200 } {
+                    let digits: Vec<u8> =
+                        (0..64 << 10).map(|_| b"0123456789abcdef"[random.usize(..16)]).collect();
+                    said.push((ChunkId::of(&digits), stage.store(ChunkId::of(&digits), &digits).unwrap()));
+                }
+            }
+            let (draft, _) = stage.finish().unwrap();
+            making.flush().unwrap();
+            assert!(said.iter().map(|(_, number)| number).collect::<BTreeSet<_>>().len() > 1);
+            (said, draft)
+        });
+        let (said, _draft) = said.await.unwrap();
+        for (id, number) in said {
+            let info = writer.info(number).unwrap();
+            let pack = place.depot.objects.get(&info.pack.key().unwrap()).await.unwrap().unwrap();
+            let tail = pack.len() - info.table_length as usize - 48;
+            let table = PackTable::parse(&pack[tail..]).unwrap();
+            let is_there = table.frames.iter().flat_map(|frame| &frame.chunks).any(|(there, _)| *there == id);
+            assert!(is_there, "{id} is not in pack {number}");
+        }
+        session.abandon().await;
     }
 }

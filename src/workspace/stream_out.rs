@@ -1,5 +1,6 @@
 //! Restoring a revision as an archive: a canonical PAX stream, sorted by path.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::tree::{Includes, Inclusion, Names, OwnerRule, Shortfall, Shortfalls};
 use crate::base::{Monotonic, Sink};
 use crate::store::fetch::Fetcher;
 use crate::store::revision::{RevisionCounts, RevisionRef};
-use crate::store::{ChunkRef, Entry, EntryKind, StoreError};
+use crate::store::{ChunkRef, Entry, EntryKind, EntryPath, StoreError};
 
 /// Entries whose chunks are looked up together.
 const WINDOW_ENTRIES: usize = 64 << 10;
@@ -99,6 +100,7 @@ pub(super) async fn stream_out(
         told: Monotonic::start(),
         owner: spec.rights.owner.clone(),
         names: Names::new(),
+        sockets: HashSet::new(),
         shortfalls: Shortfalls::new(),
     };
     let sent = streaming.run().await;
@@ -183,6 +185,7 @@ struct Streaming {
     told: Monotonic,
     owner: Option<OwnerRule>,
     names: Names,
+    sockets: HashSet<EntryPath>,
     shortfalls: Shortfalls,
 }
 
@@ -191,7 +194,7 @@ impl Streaming {
         let mut entries = Box::pin(self.manifest.entries());
         let (mut window, mut chunks) = (Vec::new(), 0);
         while let Some(mut entry) = entries.try_next().await? {
-            if !self.is_wanted(&entry) {
+            if !self.is_wanted(&entry) || self.is_name_of_socket(&entry) {
                 continue;
             }
             if let Some(rule) = &self.owner
@@ -225,6 +228,21 @@ impl Streaming {
             },
             Inclusion::Parent => is_directory,
             Inclusion::No => false,
+        }
+    }
+
+    /// Says whether an entry is a further name of a socket, which an archive cannot say. Sockets are remembered for that.
+    fn is_name_of_socket(&mut self, entry: &Entry) -> bool {
+        match &entry.kind {
+            EntryKind::Socket => {
+                self.sockets.insert(entry.path.clone());
+                false
+            }
+            EntryKind::HardLink { target } if self.sockets.contains(target) => {
+                self.shortfalls.count(Shortfall::Link, &entry.path);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -269,7 +287,7 @@ impl Streaming {
         Ok(())
     }
 
-    fn lost(&self, path: crate::store::EntryPath, chunk: ChunkRef) -> WorkspaceError {
+    fn lost(&self, path: EntryPath, chunk: ChunkRef) -> WorkspaceError {
         let source = StoreError::Lost { id: chunk.id, store: self.fetcher.objects().place() };
         WorkspaceError::Damaged { count: 1, paths: vec![path], source: Box::new(source) }
     }

@@ -294,6 +294,80 @@ async fn an_archive_names_the_owners_that_were_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_further_name_of_what_is_not_restored_is_left_out_and_counted() {
+    let place = Place::new();
+    place.write("tree/file", "12345");
+    let socket = std::os::unix::net::UnixListener::bind(place.path("tree/a-socket")).unwrap();
+    fs::hard_link(place.path("tree/a-socket"), place.path("tree/its-name")).unwrap();
+    drop(socket);
+    place.save("tree").await;
+    let report = place.try_restore("back", &everything()).await.unwrap();
+    assert_eq!(
+        report.shortfalls.iter().map(|(_, count, _)| count).sum::<u64>(),
+        2,
+        "{:?}",
+        report.shortfalls
+    );
+    let left = || {
+        fs::read_dir(place.path("back")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(), vec!["file"]);
+    let (revision, cancel) = (place.newest().await, CancellationToken::new());
+    let sink: Arc<dyn Sink<WorkspaceEvent>> = Arc::new(Discard);
+    update(&place.depot, &revision, &place.path("back"), &everything(), sink, &cancel).await.unwrap();
+    assert_eq!(left(), vec!["file"]);
+    let archive = streamed(&place, &everything()).await.unwrap();
+    let spec = SaveSpec::new("from-archive".parse().unwrap());
+    let (sink, stream): (Arc<dyn Sink<WorkspaceEvent>>, _) =
+        (Arc::new(Discard), std::io::Cursor::new(archive));
+    let saved = save_archive(&place.depot, Box::new(stream), "a test".to_owned(), &spec, sink, &cancel).await;
+    assert_eq!(saved.unwrap().counts.entries, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_that_a_restore_changed_are_saved_and_updated_as_they_are() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    a_tree(&place);
+    place.save("tree").await;
+    let given = |uid: u32| {
+        let mut spec = everything();
+        spec.rights.owner = Some(OwnerRule::Fixed { uid, gid: uid });
+        spec
+    };
+    let owners = |name: &str| {
+        let mut owners: Vec<u32> =
+            walkdir(&place.path(name)).into_iter().map(|metadata| metadata.uid()).collect();
+        owners.dedup();
+        owners
+    };
+    place.try_restore("back", &given(1_234)).await.unwrap();
+    assert_eq!(owners("back"), [1_234]);
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let (revision, cancel) = (place.newest().await, CancellationToken::new());
+    let quiet = || -> Arc<dyn Sink<WorkspaceEvent>> { Arc::new(Discard) };
+    update(&place.depot, &revision, &place.path("back"), &given(4_321), quiet(), &cancel).await.unwrap();
+    assert_eq!(owners("back"), [4_321]);
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    place.save("back").await;
+    place.try_restore("again", &everything()).await.unwrap();
+    assert_eq!(owners("again"), [4_321]);
+}
+
+/// What stands in a tree, the root first.
+fn walkdir(root: &Path) -> Vec<fs::Metadata> {
+    let mut found = vec![fs::symlink_metadata(root).unwrap()];
+    if found[0].is_dir() {
+        for entry in fs::read_dir(root).unwrap() {
+            found.extend(walkdir(&entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_use_is_noted_unless_asked_not_to() {
     let place = Place::new();
     place.write("tree/a", "12345");

@@ -20,12 +20,13 @@ use super::manifest::{ManifestReader, flatten};
 use super::mark::touch;
 use super::remember::{Memory, Seen};
 use super::restore::{
-    Limits, Packs, RestoreSpec, finish_directories, has_room, make_other, placed, read, rows, tell,
+    Limits, Packs, RestoreSpec, finish_directories, has_room, linkable, make_others, placed, read, rows, tell,
 };
 use super::save::{blocking, threads};
 use super::state::{Block, StateKey, StateReader};
 use super::tree::{
-    Found, Reader, SourceTree, Stat, StatKind, TargetTree, WalkItem, WalkOptions, extents, walk,
+    Found, Names, OwnerRule, Reader, SourceTree, Stat, StatKind, TargetTree, WalkItem, WalkOptions, extents,
+    walk,
 };
 use crate::base::{ChunkId, Monotonic, RevisionId, Sink, WorkspaceName};
 use crate::store::fetch::Fetcher;
@@ -109,6 +110,8 @@ pub async fn update(
         record: record.clone(),
         fetcher: Arc::clone(&fetcher),
         manifest,
+        owner: spec.rights.owner_rule().clone(),
+        names: Names::new(),
         cancel: cancel.clone(),
     };
     let handle = Handle::current();
@@ -188,7 +191,7 @@ async fn apply(
 ) -> Result<Option<Recall>, WorkspaceError> {
     let UpdatePlan { remove, directories, others, fill, links, adjust, finish, recall, .. } = plan;
     let act = Arc::clone(filler);
-    blocking(move || {
+    let unmade = blocking(move || {
         act.with_writer(|writer| {
             for path in remove {
                 writer.remove(&path).map_err(|source| WorkspaceError::Entry {
@@ -204,7 +207,7 @@ async fn apply(
                     source,
                 })?;
             }
-            others.iter().try_for_each(|entry| make_other(&act, writer, entry))
+            make_others(&act, writer, others)
         })
     })
     .await??;
@@ -214,6 +217,7 @@ async fn apply(
     filler.fill(fill, &locations, &mut losses).await?;
     losses.into_result()?;
     let act = Arc::clone(filler);
+    let links = linkable(filler, links, &unmade.into_iter().collect());
     blocking(move || {
         act.with_writer(|writer| {
             for (path, target) in links {
@@ -282,6 +286,8 @@ struct Comparing {
     record: Revision,
     fetcher: Arc<Fetcher>,
     manifest: ManifestReader,
+    owner: OwnerRule,
+    names: Names,
     cancel: CancellationToken,
 }
 
@@ -507,8 +513,10 @@ impl Comparison<'_> {
     ) -> Result<(), WorkspaceError> {
         let place = self.known(&entry, stat, same);
         let is_same = place.as_ref().is_some_and(|place| place.is_same);
-        let known = place.as_ref().filter(|_| !is_same).and_then(Place::entry);
-        let is_as_known = is_same || known == Some(&entry);
+        // The notes say what was saved, which need not be to whom a restore gave it.
+        let is_owned = self.of.owner.is_given(&entry.attributes.owner, stat, &self.of.names);
+        let known = place.as_ref().filter(|_| !(is_same && is_owned)).and_then(Place::entry);
+        let is_as_known = is_owned && (is_same || known == Some(&entry));
         let inode = (stat.dev, stat.ino);
         // Two names of one inode that the revision has as two things are parted.
         let is_shared = stat.nlink > 1

@@ -3,6 +3,7 @@
 use crate::store::EntryOwner;
 
 use super::names::Names;
+use super::stat::Stat;
 
 /// What a restore may give to what it writes. The default gives no more than the caller could have made by hand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,6 +106,12 @@ impl OwnerRule {
             }
             Self::Current => NewOwner { uid: None, gid: None, is_whole: true },
         }
+    }
+
+    /// Returns whether an entry that is there has the owner that it is to get.
+    pub(in crate::workspace) fn is_given(&self, owner: &EntryOwner, stat: &Stat, names: &Names) -> bool {
+        let new = self.apply(owner, || names);
+        new.uid.is_none_or(|uid| uid == stat.uid) && new.gid.is_none_or(|gid| gid == stat.gid)
     }
 
     /// Changes the owner that an archive names; returns whether this is what the rule asks for. A number that no range holds
