@@ -377,7 +377,9 @@ impl Batch {
 fn batches(locations: &Locations, refs: &[ChunkRef]) -> Vec<Batch> {
     let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0_u64);
     for (at, reference) in refs.iter().enumerate() {
-        bytes += u64::from(reference.length);
+        // What a hostile manifest says of a chunk may be less than what the pack has.
+        let length = locations.get(&reference.id).map_or(0, |location| location.length);
+        bytes += u64::from(reference.length.max(length));
         if bytes >= RUN_BYTES {
             batches.push(Batch::of(locations, refs.get(start..=at).unwrap_or_default()));
             (start, bytes) = (at + 1, 0);

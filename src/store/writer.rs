@@ -310,9 +310,11 @@ impl ChunkWriter {
         Ok(self.written())
     }
 
-    /// Indexes the packs that the store has, for a save that is given up: the next one need not write them again. What cannot be indexed
-    /// is garbage.
+    /// Stops the uploads and indexes the packs that the store has, for a save that is given up: the next one need not write them again.
+    /// What cannot be indexed is garbage. Nothing is indexed after this: it would name packs of a session that has ended.
     pub async fn index_uploaded(&self) {
+        let mut uploads = std::mem::take(&mut *lock(&self.uploads));
+        uploads.shutdown().await;
         let packs = std::mem::take(&mut lock(&self.shared.unindexed).packs);
         let _indexed = self.shared.index(packs).await.is_ok();
     }

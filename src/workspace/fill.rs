@@ -57,6 +57,7 @@ struct Part {
     file: u32,
     /// Where it begins in the file's data, holes left out.
     at: u64,
+    length: u32,
 }
 
 /// Files that are written together.
@@ -83,7 +84,7 @@ impl FillPlan {
         let before = self.parts.len();
         for (at, chunk) in chunks {
             self.wanted.push((chunk.id, number(self.parts.len())));
-            self.parts.push(Part { file, at });
+            self.parts.push(Part { file, at, length: chunk.length });
         }
         let left = number(self.parts.len() - before);
         if left == 0 {
@@ -187,11 +188,11 @@ impl Filler {
     pub(super) fn new(
         fetcher: Arc<Fetcher>,
         tree: TargetTree,
-        rights: RestoreRights,
+        rights: &RestoreRights,
         jobs: usize,
         cancel: CancellationToken,
     ) -> Self {
-        let rights = RestoreRights { owner: Some(rights.owner_rule().clone()), ..rights };
+        let rights = RestoreRights { owner: Some(rights.owner_rule().clone()), ..rights.clone() };
         Self {
             fetcher,
             tree,
@@ -407,6 +408,9 @@ impl FillJob {
     fn write(&self, writer: &mut Writer, part: u32, content: &[u8]) -> Result<(), WorkspaceError> {
         let Some(part) = self.plan.parts.get(part as usize) else { return Ok(()) };
         let Some(plan) = self.plan.files.get(part.file as usize) else { return Ok(()) };
+        if content.len() as u64 != u64::from(part.length) {
+            return Err(self.wrong_length(plan));
+        }
         self.filler.bytes_done.fetch_add(content.len() as u64, Ordering::Relaxed);
         let is_only = part.at == 0 && content.len() as u64 == plan.size && plan.extents.is_none();
         if is_only && plan.mode == FileMode::Create {
@@ -424,6 +428,16 @@ impl FillJob {
             return self.finish(writer, plan, &file);
         }
         Ok(())
+    }
+
+    /// A manifest that says another length of a chunk than it has would fill more than was allowed.
+    fn wrong_length(&self, plan: &FilePlan) -> WorkspaceError {
+        let source = StoreError::Damaged {
+            key: "a manifest".to_owned(),
+            store: self.filler.fetcher.objects().place(),
+            source: io::Error::other("a chunk has another length than the manifest says"),
+        };
+        WorkspaceError::Damaged { count: 1, paths: vec![plan.path.clone()], source: Box::new(source) }
     }
 
     fn open(&self, writer: &mut Writer, number: u32, plan: &FilePlan) -> io::Result<Arc<File>> {

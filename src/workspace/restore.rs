@@ -103,7 +103,7 @@ pub async fn restore(
     let filler = Filler::new(
         Arc::clone(&fetcher),
         staging.tree().clone(),
-        spec.rights.clone(),
+        &spec.rights,
         threads(spec.jobs),
         cancel.clone(),
     );
@@ -283,9 +283,9 @@ impl Restoring {
             }
             for entry in entries {
                 self.take(entry, &mut window).await?;
-            }
-            if window.entries >= WINDOW_ENTRIES || window.fill.chunks() >= WINDOW_CHUNKS {
-                self.write(std::mem::take(&mut window), &mut losses).await?;
+                if window.entries >= WINDOW_ENTRIES || window.fill.chunks() >= WINDOW_CHUNKS {
+                    self.write(std::mem::take(&mut window), &mut losses).await?;
+                }
             }
         }
         drop(blocks);
@@ -340,7 +340,7 @@ impl Restoring {
                 let data =
                     extents.as_ref().map_or(size, |extents| extents.iter().map(|extent| extent.length).sum());
                 self.counts.data_bytes = self.counts.data_bytes.saturating_add(data);
-                let refs = self.refs(content, window).await?;
+                let refs = self.refs(content, data, window).await?;
                 window.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
             }
             // The file it is a name of may be left out, and then there is nothing to link to.
@@ -356,12 +356,23 @@ impl Restoring {
         self.limits.check(&self.counts)
     }
 
-    async fn refs(&self, content: Content, window: &mut Window) -> Result<Vec<ChunkRef>, WorkspaceError> {
+    /// Returns the chunks of a file with so many bytes of data.
+    async fn refs(
+        &self,
+        content: Content,
+        data: u64,
+        window: &mut Window,
+    ) -> Result<Vec<ChunkRef>, WorkspaceError> {
         if content.level == 0 {
             return Ok(content.refs);
         }
         let (locations, mut lists) = (self.manifest.locations(), Vec::new());
         let refs = flatten(&self.fetcher, locations, &content, &mut lists).await?;
+        if refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>() != data {
+            let source = std::io::Error::other("its chunks are not as long as its file");
+            let store = self.fetcher.objects().place();
+            return Err(StoreError::Damaged { key: "a list of chunks".to_owned(), store, source }.into());
+        }
         let pack_of =
             |id: &ChunkId| locations.get(id).and_then(|location| locations.pack(location.pack)).copied();
         window.lists.insert(window.fill.files(), lists.iter().map(pack_of).collect());

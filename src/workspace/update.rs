@@ -94,13 +94,8 @@ pub async fn update(
     let tree = TargetTree::open(target).map_err(opening)?;
     let source = SourceTree::open(target).map_err(opening)?;
     let fetcher = depot.fetcher();
-    let filler = Arc::new(Filler::new(
-        Arc::clone(&fetcher),
-        tree,
-        spec.rights.clone(),
-        threads(spec.jobs),
-        cancel.clone(),
-    ));
+    let filler =
+        Arc::new(Filler::new(Arc::clone(&fetcher), tree, &spec.rights, threads(spec.jobs), cancel.clone()));
     let manifest = ManifestReader::open(&fetcher, &record).await?;
     // What changes from here on is not believed to be as it was left: this update's work, and that of others meanwhile.
     let time = source.file_system_now().map_err(opening)?;

@@ -260,6 +260,10 @@ fn wrong_input_has_its_exit_code_its_kind_and_a_hint() {
     );
     let cases: &[(&[&str], i32, &str, &str)] = &[
         (&["save", "missing", "--name", "x"], 4, "not_found", ""),
+        (&["save", "-", "--name", "x", "--no-ignore-files"], 2, "invalid", "--exclude"),
+        (&["save", "docker://box/work", "--name", "x", "--one-file-system"], 2, "invalid", "--exclude"),
+        (&["restore", "app", "docker://box/work", "--special-bits"], 2, "invalid", "as it was saved"),
+        (&["restore", "app", "docker://box/work", "--devices"], 2, "invalid", "as it was saved"),
         (&["save", "file", "--name", "x"], 2, "invalid", ""),
         (&["save", "tree"], 2, "invalid", "--help"),
         (&["save", "tree", "--name", "a b"], 2, "invalid", "--help"),

@@ -30,8 +30,8 @@ Examples:
   kiln workspace restore app ./there --map-uid 1000:2000 --map-gid 1000:2000
 
 A directory that is not there yet, or is empty, appears under its name when it is whole. With --update an existing one becomes \
-equal to the revision, and only what differs is written. With - standard output is the archive and nothing else. What entries \
-could not be given, such as owners for want of a right, is counted and said.";
+equal to the revision, and only what differs is written. With - standard output is the archive and nothing else; a stream and a \
+container get everything as it was saved, setuid bits, devices and capabilities too. What entries could not be given, such as owners for want of a right, is counted and said.";
 
 /// Arguments of `kiln workspace restore`.
 #[derive(Debug, Args)]
@@ -231,6 +231,18 @@ fn check(invocation: &Invocation, arguments: &RestoreArgs) -> Result<(), Command
     if arguments.update && !matches!(arguments.target, Place::Directory(_)) {
         return Err(CommandError::invalid("only a directory of this host can be updated")
             .with_hint("leave --update out, or name a directory"));
+    }
+    let is_directory = matches!(arguments.target, Place::Directory(_));
+    for (is_given, option) in [
+        (arguments.special_bits, "--special-bits"),
+        (arguments.devices, "--devices"),
+        (arguments.privileged_xattrs, "--privileged-xattrs"),
+        (arguments.jobs.is_some(), "--jobs"),
+    ] {
+        if is_given && !is_directory {
+            return Err(CommandError::invalid(format!("{option} is for a directory of this host"))
+                .with_hint("a stream and a container get everything as it was saved: what is allowed there is for its reader to say"));
+        }
     }
     if !is_stream && arguments.format.is_some() {
         return Err(CommandError::invalid("--format is for a tar stream")

@@ -25,7 +25,8 @@ Examples:
   kiln workspace save docker://sandbox-1/home/user/app --name app
 
 What changed since the last save is read, and what the store does not have yet is written. A file that cannot be read is left \
-out and named, and the exit code is 3. A .kilnignore file leaves out what it names, as a .gitignore does for git.";
+out and named, and the exit code is 3. A .kilnignore file in a directory leaves out what it names, as a .gitignore does for git; in a stream or a \
+container it is a file like any other.";
 
 /// Arguments of `kiln workspace save`.
 #[derive(Debug, Args)]
@@ -74,6 +75,7 @@ pub(super) async fn run(
     toolkit: &Toolkit,
     arguments: &SaveArgs,
 ) -> Result<u8, CommandError> {
+    check(arguments)?;
     let spec = SaveSpec { foretell: invocation.is_followed(), ..spec(arguments) };
     let depot = toolkit.depot_within(Bandwidth { up: arguments.limit_rate.map(ByteSize::bytes), down: None });
     let report = match &arguments.source {
@@ -103,6 +105,24 @@ pub(super) async fn run(
     let view = SaveView::new(&report);
     invocation.output.answer(&view, |paint| human(&report, paint))?;
     Ok(if report.unreadable.count > 0 { exit::IN_PART } else { 0 })
+}
+
+/// Refuses options that do not go together.
+fn check(arguments: &SaveArgs) -> Result<(), CommandError> {
+    let is_directory = matches!(arguments.source, Place::Directory(_));
+    for (is_given, option) in [
+        (arguments.no_ignore_files, "--no-ignore-files"),
+        (arguments.one_file_system, "--one-file-system"),
+        (arguments.read_everything, "--read-everything"),
+    ] {
+        if is_given && !is_directory {
+            return Err(CommandError::invalid(format!("{option} is for a directory of this host"))
+                .with_hint(
+                    "of a stream or a container everything is read, but for what --exclude leaves out",
+                ));
+        }
+    }
+    Ok(())
 }
 
 fn spec(arguments: &SaveArgs) -> SaveSpec {

@@ -259,7 +259,7 @@ fn an_update_removes_nothing_that_it_cannot_list() {
         write(&tree.join("d/file"), b"content");
         let report = host.save(&tree, "w").await.unwrap();
         let (wanted, expected) = (host.find(report.revision).await, look(&tree));
-        fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0o0)).unwrap();
         assert!(host.update(&wanted, &tree).await.is_err());
         fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(fs::read(tree.join("d/file")).unwrap(), b"content");
