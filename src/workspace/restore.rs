@@ -70,7 +70,7 @@ pub struct RestoreReport {
 ///
 /// Publishing by a rename is the commit point: before it nothing stands under the final name, and what a crash leaves is a directory
 /// `.<name>.restore-…` beside it. Every chunk is verified. Needs no right to write to the store; where there is one, the use is noted
-/// ([`touch`](super::touch)).
+/// ([`touch`]).
 ///
 /// # Errors
 ///
