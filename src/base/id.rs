@@ -287,6 +287,15 @@ ulid_id!(
     RevisionId, "a revision id (26 characters)"
 );
 
+impl SessionId {
+    /// Returns the time in the id: when the session was begun, by its owner's clock.
+    #[must_use]
+    pub fn timestamp(&self) -> jiff::Timestamp {
+        let milliseconds = i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::MAX)
+    }
+}
+
 impl RevisionId {
     /// Makes an id of `now`, or of the millisecond after `newest` where that is later, so that a slow clock hides nothing.
     #[must_use]

@@ -2,12 +2,13 @@
 //!
 //! Any session may do it. The merged segment is put first; then the session looks whether it was evicted, and only if it was not are the
 //! old segments deleted (protocol, "Compaction"): a merged segment that a collector did not adopt counts for nothing, and must not be
-//! all that is left. Rows of condemned packs are left out.
+//! all that is left. A segment that names a condemned pack is left to the collector: its rows are needed until the pack is deleted, and
+//! must not come back after that.
 
 use super::error::StoreError;
-use super::segment::{Row, encode, name};
+use super::segment::{Row, Segment, encode, name};
 use super::session::{Session, Standing};
-use super::view::View;
+use super::view::{OpenSegment, View};
 use crate::objects::Key;
 
 /// Segments with more rows than this are left alone: some 3 MiB.
@@ -33,7 +34,11 @@ pub struct Compacted {
 ///
 /// Fails where the store does not answer. Nothing is lost then: at worst rows stand in two segments.
 pub async fn compact(session: &Session, view: &View, number: u32) -> Result<Compacted, StoreError> {
-    let mut small: Vec<_> = view.segments().filter(|(_, segment)| segment.len() <= SMALL_ROWS).collect();
+    let is_small = |open: &&OpenSegment| {
+        open.segment.len() <= SMALL_ROWS && open.numbers.iter().all(Option::is_some)
+    };
+    let mut small: Vec<(&Key, &Segment)> =
+        view.opened().iter().filter(is_small).map(|open| (&open.key, &*open.segment)).collect();
     if small.len() < MANY {
         return Ok(Compacted::default());
     }

@@ -34,6 +34,21 @@ pub struct Locations {
 }
 
 impl Locations {
+    /// Puts together what is known from elsewhere: chunks, each with its pack and its place there. The pack of a location means nothing.
+    pub(super) fn of(chunks: impl IntoIterator<Item = (ChunkId, PackName, Location)>) -> Self {
+        let mut locations = Self::default();
+        let mut numbers = HashMap::new();
+        for (id, pack, location) in chunks {
+            let next = u32::try_from(locations.packs.len()).unwrap_or(u32::MAX);
+            let number = *numbers.entry(pack).or_insert(next);
+            if number == next {
+                locations.packs.push(pack);
+            }
+            locations.chunks.insert(id, Location { pack: number, ..location });
+        }
+        locations
+    }
+
     /// Returns where a chunk lies.
     #[must_use]
     pub fn get(&self, id: &ChunkId) -> Option<&Location> {

@@ -10,6 +10,7 @@
 //! | `view` | what a session may rely on |
 //! | `session` | how a writer makes itself known, and its commit |
 //! | `compact` | many small segments become one |
+//! | `gc` | the collector |
 //! | `writer` | chunks on their way into packs |
 //! | `verify` | a pack from front to back |
 //! | `fetch` | chunks on their way out |
@@ -31,6 +32,7 @@ mod error;
 pub mod fetch;
 mod format;
 pub mod frame;
+pub mod gc;
 pub mod manifest;
 pub mod pack;
 pub mod revision;

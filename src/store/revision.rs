@@ -227,6 +227,24 @@ impl RevisionRef {
     }
 }
 
+/// What stands in `removed/<workspace>/<revision>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Version of this object.
+    pub version: u32,
+    /// When it was removed, by the clock of whoever did. The grace of a collector counts from here.
+    pub removed: jiff::Timestamp,
+}
+
+/// Returns the key of a revision's tombstone.
+///
+/// # Errors
+///
+/// Never, for the names and ids that there are.
+pub fn tombstone_key(revision: &RevisionRef) -> Result<Key, StoreError> {
+    Ok(Key::new(format!("removed/{}/{}", revision.workspace, revision.id))?)
+}
+
 /// Lists the revisions that count, sorted by workspace and id: of one workspace or of all, without those that were removed or that
 /// a collector refused.
 ///

@@ -300,21 +300,8 @@ impl Segment {
     ///
     /// Fails where the file cannot be read, and on a row that cannot be.
     pub fn find(&self, id: &ChunkId) -> io::Result<Vec<Location>> {
-        let bits = self.filter.len() as u64 * 8;
-        let absent = |bit: u64| {
-            let byte = usize::try_from(bit / 8).ok().and_then(|at| self.filter.get(at));
-            byte.is_none_or(|byte| byte & (1 << (bit % 8)) == 0)
-        };
-        if self.is_empty() || probes(id, bits).any(absent) {
-            return Ok(Vec::new());
-        }
-        // The rows with this head may begin in the block before the first fence that is not below it.
-        let first = self.fences.partition_point(|fence| *fence < id.head()).saturating_sub(1);
-        let last = self.fences.partition_point(|fence| *fence <= id.head());
-        let from = first * FENCE_ROWS;
-        let to = (last * FENCE_ROWS).min(self.row_count);
         let mut found = Vec::new();
-        self.read_steps(from..to, &mut |row_id, location| {
+        self.read_steps(self.rows_around(id), &mut |row_id, location| {
             if row_id == *id {
                 found.push(location);
             }
@@ -332,46 +319,121 @@ impl Segment {
     }
 
     fn read_steps(&self, rows: Range<usize>, take: &mut dyn FnMut(ChunkId, Location)) -> io::Result<()> {
+        self.scan(rows, &mut |_, row| {
+            take(row.id(), row.location(self.packs.len())?);
+            Ok(())
+        })
+    }
+
+    /// Returns every row of a chunk, with its number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::find`].
+    pub(super) fn find_rows(&self, id: &ChunkId) -> io::Result<Vec<(usize, Location)>> {
+        let mut found = Vec::new();
+        self.scan(self.rows_around(id), &mut |number, row| {
+            if row.id() == *id {
+                found.push((number, row.location(self.packs.len())?));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Hands out rows as they are stored, with their numbers: a look at a row costs a few nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `take` reports, and where the file cannot be read.
+    pub(super) fn scan(
+        &self,
+        rows: Range<usize>,
+        take: &mut dyn FnMut(usize, StoredRow<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         const STEP: usize = 16 << 10;
+        let mut buffer = Vec::new();
         for from in rows.clone().step_by(STEP) {
-            self.read(from, (from + STEP).min(rows.end), take)?;
+            let to = (from + STEP).min(rows.end);
+            let bytes = match &self.rows {
+                Rows::Memory(bytes) => {
+                    bytes.get(from * ROW_BYTES..to * ROW_BYTES).ok_or_else(|| broken("it ends too early"))?
+                }
+                Rows::File { file, offset } => {
+                    buffer.resize((to - from) * ROW_BYTES, 0);
+                    file.read_exact_at(&mut buffer, offset + (from * ROW_BYTES) as u64)?;
+                    &buffer
+                }
+            };
+            let (stored, _) = bytes.as_chunks::<ROW_BYTES>();
+            for (number, row) in (from..).zip(stored) {
+                take(number, StoredRow(row))?;
+            }
         }
         Ok(())
     }
 
-    fn read(&self, from: usize, to: usize, take: &mut dyn FnMut(ChunkId, Location)) -> io::Result<()> {
-        match &self.rows {
-            Rows::Memory(bytes) => {
-                let bytes =
-                    bytes.get(from * ROW_BYTES..to * ROW_BYTES).ok_or_else(|| broken("it ends too early"))?;
-                self.take_rows(bytes, take)
-            }
-            Rows::File { file, offset } => {
-                let mut bytes = vec![0; (to - from) * ROW_BYTES];
-                file.read_exact_at(&mut bytes, offset + (from * ROW_BYTES) as u64)?;
-                self.take_rows(&bytes, take)
-            }
+    /// Returns the rows among which a chunk's are: none where it is not in this segment.
+    fn rows_around(&self, id: &ChunkId) -> Range<usize> {
+        let bits = self.filter.len() as u64 * 8;
+        let absent = |bit: u64| {
+            let byte = usize::try_from(bit / 8).ok().and_then(|at| self.filter.get(at));
+            byte.is_none_or(|byte| byte & (1 << (bit % 8)) == 0)
+        };
+        if self.is_empty() || probes(id, bits).any(absent) {
+            return 0..0;
         }
+        // The rows with this head may begin in the block before the first fence that is not below it.
+        let first = self.fences.partition_point(|fence| *fence < id.head()).saturating_sub(1);
+        let last = self.fences.partition_point(|fence| *fence <= id.head());
+        first * FENCE_ROWS..(last * FENCE_ROWS).min(self.row_count)
+    }
+}
+
+/// A row as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoredRow<'a>(&'a [u8; ROW_BYTES]);
+
+impl StoredRow<'_> {
+    /// Returns the chunk.
+    pub(super) fn id(self) -> ChunkId {
+        let (id, _) = self.0.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
+        ChunkId::from_bytes(*id)
     }
 
-    fn take_rows(&self, bytes: &[u8], take: &mut dyn FnMut(ChunkId, Location)) -> io::Result<()> {
-        for row in bytes.chunks_exact(ROW_BYTES) {
-            let mut reader = Reader::new(row);
-            let id = ChunkId::from_bytes(reader.array()?);
-            let (pack, frame_offset, stored) = (reader.u32()?, reader.u32()?, reader.u32()?);
-            let (offset, length) = (reader.u32()?, reader.u32()?);
-            if pack as usize >= self.packs.len() {
-                return Err(broken("a row names a pack that is not listed"));
-            }
-            let codec = if stored & RAW_BIT == 0 { Codec::Zstd } else { Codec::Raw };
-            let frame_length = stored & !RAW_BIT;
-            let end = offset.checked_add(length).filter(|end| *end as usize <= MAX_CHUNK);
-            if end.is_none() || frame_length as usize > MAX_CHUNK {
-                return Err(broken("a row names a frame that is too long"));
-            }
-            take(id, Location { pack, frame_offset, frame_length, codec, offset, length });
+    /// Returns the pack by its place in the segment's list, whatever that has.
+    pub(super) fn pack(self) -> u32 {
+        self.number(32)
+    }
+
+    /// Returns the chunk's length, whatever it says.
+    pub(super) fn length(self) -> u32 {
+        self.number(48)
+    }
+
+    /// Returns where the chunk lies, in a segment of so many packs.
+    ///
+    /// # Errors
+    ///
+    /// Fails on a row that cannot be.
+    pub(super) fn location(self, packs: usize) -> io::Result<Location> {
+        let (pack, frame_offset, stored) = (self.pack(), self.number(36), self.number(40));
+        let (offset, length) = (self.number(44), self.length());
+        if pack as usize >= packs {
+            return Err(broken("a row names a pack that is not listed"));
         }
-        Ok(())
+        let codec = if stored & RAW_BIT == 0 { Codec::Zstd } else { Codec::Raw };
+        let frame_length = stored & !RAW_BIT;
+        let end = offset.checked_add(length).filter(|end| *end as usize <= MAX_CHUNK);
+        if end.is_none() || frame_length as usize > MAX_CHUNK {
+            return Err(broken("a row names a frame that is too long"));
+        }
+        Ok(Location { pack, frame_offset, frame_length, codec, offset, length })
+    }
+
+    fn number(self, at: usize) -> u32 {
+        let bytes = self.0.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
+        u32::from_le_bytes(bytes.copied().unwrap_or_default())
     }
 }
 

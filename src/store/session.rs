@@ -26,6 +26,9 @@ pub struct SessionRecord {
     pub created: jiff::Timestamp,
     /// What it is for: `save`, `copy`, `collect`.
     pub purpose: String,
+    /// The process. A collector on the same host sees at once whether it still lives.
+    #[serde(default)]
+    pub owner: Option<Owner>,
 }
 
 /// What stands in `beat/<session>`. No safety rule reads it.
@@ -64,7 +67,7 @@ impl Session {
     /// Fails where the store does not answer.
     pub async fn open(objects: Arc<dyn ObjectStore>, purpose: &str) -> Result<Self, StoreError> {
         let id = SessionId::generate();
-        let record = SessionRecord { version: 1, created: crate::base::now(), purpose: purpose.to_owned() };
+        let record = SessionRecord { version: 1, created: crate::base::now(), purpose: purpose.to_owned(), owner: Owner::current().ok() };
         objects.put(&Key::new(format!("sess/{id}"))?, json(&record)).await?;
         let beat = tokio::spawn(beat(Arc::clone(&objects), id));
         Ok(Self { id, objects, beat: Some(beat) })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::cache::IndexCache;
 use super::error::StoreError;
@@ -17,12 +18,17 @@ use crate::objects::{Key, ObjectStore, Prefix};
 
 /// How many small objects are fetched at the same time.
 const FETCHES: usize = 8;
+/// Segments that are fetched at the same time have at most this many KiB together; a larger one is fetched alone.
+const FETCHED_KIB: usize = 32 << 10;
 
 /// What a collector condemned in one run: `gc/<run>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Condemned {
     /// Version of this object.
     pub version: u32,
+    /// When they were condemned, by the collector's clock. A collector's grace counts from here; no safety rests on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<jiff::Timestamp>,
     /// Keys of packs.
     pub packs: Vec<String>,
 }
@@ -137,14 +143,16 @@ pub struct View {
     packs: Vec<PackInfo>,
     by_name: HashMap<PackName, u32>,
     segments: Vec<OpenSegment>,
+    uncounted: Vec<(WrittenName, Key)>,
 }
 
+/// A segment that counts.
 #[derive(Debug)]
-struct OpenSegment {
-    key: Key,
-    segment: Arc<Segment>,
+pub(super) struct OpenSegment {
+    pub(super) key: Key,
+    pub(super) segment: Arc<Segment>,
     /// For each pack of the segment its number in the view; `None` for one that is condemned.
-    numbers: Vec<Option<u32>>,
+    pub(super) numbers: Vec<Option<u32>>,
 }
 
 impl View {
@@ -167,22 +175,29 @@ impl View {
     async fn load_once(objects: &dyn ObjectStore, cache: &IndexCache) -> Result<(Self, Seen), StoreError> {
         let condemned = condemned(objects).await?;
         let listed = objects.list(&Prefix::new("idx")?).await?;
-        let named: Vec<(WrittenName, Key)> = listed
+        let named: Vec<(u64, WrittenName, Key)> = listed
             .into_iter()
-            .filter_map(|object| Some((object.key.name().parse().ok()?, object.key)))
+            .filter_map(|object| Some((object.size_bytes, object.key.name().parse().ok()?, object.key)))
             .collect();
-        let evictions = evictions(objects, &named.iter().map(|(name, _)| name.session).collect()).await?;
-        let counting =
-            named.into_iter().filter(|(name, key)| evictions.segment_counts(name.session, key.as_str()));
+        let evictions = evictions(objects, &named.iter().map(|(_, name, _)| name.session).collect()).await?;
+        let (counting, uncounted): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|(_, name, key)| evictions.segment_counts(name.session, key.as_str()));
+        let room = Arc::new(Semaphore::new(FETCHED_KIB));
         let opened: Vec<(Key, Option<Segment>)> = stream::iter(counting)
-            .map(|(name, key)| async move {
-                let segment = cache.open(objects, &name, &key).await?;
-                Ok::<_, StoreError>((key, segment))
+            .map(|(size, name, key)| {
+                let room = Arc::clone(&room);
+                async move {
+                    let needed = usize::try_from(size >> 10).unwrap_or(FETCHED_KIB).clamp(1, FETCHED_KIB);
+                    let _held = room.acquire_many(u32::try_from(needed).unwrap_or(1)).await;
+                    let segment = cache.open(objects, &name, &key).await?;
+                    Ok::<_, StoreError>((key, segment))
+                }
             })
             .buffered(FETCHES)
             .try_collect()
             .await?;
-        let mut view = Self { packs: Vec::new(), by_name: HashMap::new(), segments: Vec::new() };
+        let uncounted = uncounted.into_iter().map(|(_, name, key)| (name, key)).collect();
+        let mut view = Self { packs: Vec::new(), by_name: HashMap::new(), segments: Vec::new(), uncounted };
         let mut seen = Seen::All;
         for (key, segment) in opened {
             match segment {
@@ -260,6 +275,17 @@ impl View {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the segments that count, opened.
+    pub(super) fn opened(&self) -> &[OpenSegment] {
+        &self.segments
+    }
+
+    /// Returns the segments that do not count: a collector marked their session, and has not said yet, or not said at all, that it
+    /// found them.
+    pub(super) fn uncounted(&self) -> &[(WrittenName, Key)] {
+        &self.uncounted
     }
 
     /// Returns the segments, each with its key. Compaction keeps their number small.

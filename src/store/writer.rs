@@ -56,7 +56,7 @@ pub struct Written {
 /// Writes chunks in a session. Shared by all threads of a save.
 #[derive(Debug)]
 pub struct ChunkWriter {
-    view: View,
+    view: Arc<View>,
     claims: Vec<Mutex<HashMap<ChunkId, u32>>>,
     data: Mutex<Option<OpenPack>>,
     meta: Mutex<Option<OpenPack>>,
@@ -105,7 +105,7 @@ impl ChunkWriter {
     /// Makes a writer for a session and what it sees. `quota` is how many bytes of packs the store may hold. Has to be called
     /// inside a runtime, whose threads do the uploads.
     #[must_use]
-    pub fn new(session: &Session, view: View, quota: Option<u64>) -> Self {
+    pub fn new(session: &Session, view: impl Into<Arc<View>>, quota: Option<u64>) -> Self {
         let objects = Arc::clone(session.objects());
         let spool = objects.spool_dir();
         let shared = Shared {
@@ -118,7 +118,7 @@ impl ChunkWriter {
             packs: AtomicU64::new(0),
         };
         Self {
-            view,
+            view: view.into(),
             claims: (0..SHARDS).map(|_| Mutex::default()).collect(),
             data: Mutex::new(None),
             meta: Mutex::new(None),

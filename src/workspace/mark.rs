@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::depot::Depot;
 use super::error::WorkspaceError;
-use super::remove::tombstone_key;
 use crate::base::{RevisionId, WorkspaceName, now};
 use crate::objects::{Key, Prefix};
 use crate::store::StoreError;
-use crate::store::revision::RevisionRef;
+use crate::store::revision::{RevisionRef, tombstone_key};
 
 /// Version of the objects that this file writes, and the highest that it reads.
 const VERSION: u32 = 1;

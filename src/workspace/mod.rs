@@ -79,7 +79,7 @@ pub use find::{IdPrefix, RevisionReference, find};
 pub use list::{ListedRevision, RevisionSummary, WorkspaceSummary, list, summarize};
 pub use manifest::ManifestReader;
 pub use mark::{Pin, Pins, pin, pins, touch, touched, unpin};
-pub use remove::{Selection, Tombstone, remove};
+pub use remove::{Selection, remove};
 pub use restore::{RestoreReport, RestoreSpec, restore};
 pub use save::{PathNote, PathNotes, SaveReport, SaveSpec, save};
 pub use show::{files, show};

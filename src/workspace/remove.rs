@@ -1,15 +1,13 @@
 //! Removing revisions: their names go, their bytes stay until they are collected.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::{Deserialize, Serialize};
 
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::mark::pins;
 use crate::base::{WorkspaceName, now};
-use crate::objects::Key;
 use crate::store::StoreError;
-use crate::store::revision::{self, RevisionRef};
+use crate::store::revision::{self, RevisionRef, Tombstone, tombstone_key};
 
 /// How many tombstones are written at the same time.
 const WRITES: usize = 16;
@@ -21,15 +19,6 @@ pub enum Selection {
     One(RevisionRef),
     /// Every revision of a workspace.
     All(WorkspaceName),
-}
-
-/// What stands in `removed/<workspace>/<revision>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tombstone {
-    /// Version of this object.
-    pub version: u32,
-    /// When it was removed, by the clock of whoever did. The grace of a collector counts from here.
-    pub removed: jiff::Timestamp,
 }
 
 /// Removes revisions; returns them. From then on nobody finds them, and a collector takes their bytes after its grace. Until then
@@ -80,11 +69,6 @@ async fn none_is_pinned(
         }
     }
     Ok(())
-}
-
-/// Returns the key of a revision's tombstone.
-pub(super) fn tombstone_key(revision: &RevisionRef) -> Result<Key, StoreError> {
-    Ok(Key::new(format!("removed/{}/{}", revision.workspace, revision.id))?)
 }
 
 /// Writes a revision's tombstone.
