@@ -102,7 +102,7 @@ mod tests {
         place.save("tree").await;
         let record = show(&place.depot, &place.newest().await).await.unwrap();
         let packs = record.packs.iter().map(|info| info.pack.key().unwrap().to_string()).collect();
-        let list = crate::store::view::Condemned { version: 1, packs };
+        let list = crate::store::view::Condemned { version: 1, condemned: None, packs };
         let key = crate::objects::Key::new("gc/run").unwrap();
         place.depot.objects.put(&key, serde_json::to_vec(&list).unwrap().into()).await.unwrap();
         let report = copy(&place.depot, &record, &"fork".parse().unwrap(), BTreeMap::new()).await.unwrap();

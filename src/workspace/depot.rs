@@ -24,7 +24,9 @@ pub struct Depot {
 }
 
 impl Depot {
-    pub(super) fn index_cache(&self) -> IndexCache {
+    /// Returns this host's copies of the index.
+    #[must_use]
+    pub fn index_cache(&self) -> IndexCache {
         IndexCache::new(&self.cache_dir, self.store)
     }
 

@@ -188,7 +188,7 @@ async fn every_copy_that_the_index_knows_is_tried_and_condemned_ones_too() {
     others.extend(keys_of(&scene, "meta").await);
     others.retain(|(key, _)| !own.contains(key));
     let packs = others.iter().map(|(key, _)| key.to_string()).collect();
-    let list = serde_json::to_vec(&Condemned { version: 1, packs }).unwrap();
+    let list = serde_json::to_vec(&Condemned { version: 1, condemned: None, packs }).unwrap();
     scene.sim.put(&Key::new("gc/run").unwrap(), list.into()).await.unwrap();
     for key in &own {
         let size = scene.sim.get(key).await.unwrap().unwrap().len();

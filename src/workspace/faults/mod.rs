@@ -6,6 +6,7 @@
 //! | `growth` | directories made of a seed, and changed by one |
 //! | `collector` | the part of a collector that writers have to live with |
 //! | `strokes` | every write and every read fails once |
+//! | `collections` | what nobody needs goes |
 //! | `evictions` | a collector takes a save for dead |
 //! | `storms` | everything fails now and then |
 //! | `damage` | flipped bits |
@@ -14,6 +15,7 @@
 //! | `updates` | directories that are made equal to a revision |
 //! | `rounds` | what comes back is what was saved |
 
+mod collections;
 mod collector;
 mod damage;
 mod evictions;
