@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::build::{self, BuildArgs};
 use super::completions::CompletionsArgs;
+use super::gc::GcArgs;
 use super::man::ManArgs;
 use super::paint::ColorChoice;
 use super::progress::LogFormat;
@@ -16,7 +17,7 @@ use super::snapshot::SnapshotCommand;
 use super::store::StoreCommand;
 use super::template::TemplateCommand;
 use super::workspace::WorkspaceCommand;
-use super::{completions, doctor, exit, man};
+use super::{completions, doctor, exit, gc, man};
 
 /// The options that every command has.
 #[derive(Debug, Clone, Default, Args)]
@@ -91,6 +92,9 @@ pub(super) enum Command {
     /// Make a store, try out what it does, check what it holds
     #[command(subcommand, arg_required_else_help = true)]
     Store(StoreCommand),
+    /// Delete what no revision needs any more
+    #[command(after_help = gc::EXAMPLES)]
+    Gc(GcArgs),
     /// Tell what works here, and what to do about the rest
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,

@@ -12,6 +12,7 @@
 //! | `snapshot` | `kiln snapshot …` |
 //! | `workspace` | `kiln workspace …` |
 //! | `store` | `kiln store …` |
+//! | `gc` | `kiln gc` |
 //! | `doctor` | `kiln doctor` |
 //! | `completions` | `kiln completions` |
 //! | `man` | `kiln man` |
@@ -22,6 +23,7 @@
 //! | `failure` | an error as a face shows it |
 //! | `exit` | kinds of errors as exit codes: the one table |
 //! | `signals` | Ctrl-C and SIGTERM cancel; a second one ends at once |
+//! | `watched` | a job is watched, and can be cancelled |
 //! | `summary` | what a CI service is told: an outputs file and a job summary |
 //! | `paint` | color, where it is wanted |
 //! | `text` | tables, ages, widths: how people read values |
@@ -32,6 +34,7 @@ mod completions;
 mod doctor;
 mod exit;
 mod failure;
+mod gc;
 mod invocation;
 mod man;
 mod output;
@@ -45,6 +48,7 @@ mod summary;
 mod template;
 mod text;
 mod view;
+mod watched;
 mod workspace;
 
 pub use args::command;

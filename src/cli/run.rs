@@ -11,7 +11,7 @@ use super::failure::CommandError;
 use super::invocation::Invocation;
 use super::output::Output;
 use super::paint::{ColorChoice, Paint};
-use super::{build, completions, doctor, exit, man, snapshot, store, template, workspace};
+use super::{build, completions, doctor, exit, gc, man, snapshot, store, template, workspace};
 use crate::base::ErrorKind;
 use crate::base::config::Environment;
 
@@ -71,6 +71,7 @@ async fn dispatch(invocation: &Invocation, command: Command) -> Result<u8, Comma
         Command::Snapshot(command) => snapshot::run(invocation, &command).await.map(|()| 0),
         Command::Workspace(command) => workspace::run(invocation, &command).await,
         Command::Store(command) => store::run(invocation, &command).await,
+        Command::Gc(arguments) => gc::run(invocation, &arguments).await,
         Command::Doctor => doctor::run(invocation).await,
         Command::Completions(arguments) => completions::run(invocation, &arguments).map(|()| 0),
         Command::Man(arguments) => man::run(invocation, &arguments).map(|()| 0),

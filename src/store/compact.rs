@@ -34,9 +34,8 @@ pub struct Compacted {
 ///
 /// Fails where the store does not answer. Nothing is lost then: at worst rows stand in two segments.
 pub async fn compact(session: &Session, view: &View, number: u32) -> Result<Compacted, StoreError> {
-    let is_small = |open: &&OpenSegment| {
-        open.segment.len() <= SMALL_ROWS && open.numbers.iter().all(Option::is_some)
-    };
+    let is_small =
+        |open: &&OpenSegment| open.segment.len() <= SMALL_ROWS && open.numbers.iter().all(Option::is_some);
     let mut small: Vec<(&Key, &Segment)> =
         view.opened().iter().filter(is_small).map(|open| (&open.key, &*open.segment)).collect();
     if small.len() < MANY {

@@ -67,7 +67,12 @@ impl Session {
     /// Fails where the store does not answer.
     pub async fn open(objects: Arc<dyn ObjectStore>, purpose: &str) -> Result<Self, StoreError> {
         let id = SessionId::generate();
-        let record = SessionRecord { version: 1, created: crate::base::now(), purpose: purpose.to_owned(), owner: Owner::current().ok() };
+        let record = SessionRecord {
+            version: 1,
+            created: crate::base::now(),
+            purpose: purpose.to_owned(),
+            owner: Owner::current().ok(),
+        };
         objects.put(&Key::new(format!("sess/{id}"))?, json(&record)).await?;
         let beat = tokio::spawn(beat(Arc::clone(&objects), id));
         Ok(Self { id, objects, beat: Some(beat) })

@@ -180,8 +180,9 @@ impl View {
             .filter_map(|object| Some((object.size_bytes, object.key.name().parse().ok()?, object.key)))
             .collect();
         let evictions = evictions(objects, &named.iter().map(|(_, name, _)| name.session).collect()).await?;
-        let (counting, uncounted): (Vec<_>, Vec<_>) =
-            named.into_iter().partition(|(_, name, key)| evictions.segment_counts(name.session, key.as_str()));
+        let (counting, uncounted): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|(_, name, key)| evictions.segment_counts(name.session, key.as_str()));
         let room = Arc::new(Semaphore::new(FETCHED_KIB));
         let opened: Vec<(Key, Option<Segment>)> = stream::iter(counting)
             .map(|(size, name, key)| {

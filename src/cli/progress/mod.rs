@@ -8,8 +8,10 @@
 //! | `story` | [`Story`]: what can be told, and in which forms |
 //! | `transfer_lines` | saves and restores as lines |
 //! | `transfer_bar` | saves and restores as one live line |
+//! | `collection` | collections as lines, and as one live line |
 //! | `pace` | how far a transfer is, how fast, how long still |
 
+mod collection;
 mod lines;
 mod pace;
 mod story;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::collection::{CollectionBar, CollectionLines};
 use super::lines::{Lines, Telling};
 use super::transfer_bar::TransferBar;
 use super::transfer_lines::TransferLines;
@@ -12,6 +13,7 @@ use super::tty::Tree;
 use crate::cli::paint::Paint;
 use crate::docker::EngineEvent;
 use crate::snapshot::{BakeEvent, StageEvent};
+use crate::store::gc::GcEvent;
 use crate::workspace::WorkspaceEvent;
 
 /// An event that can be told: as lines, on a screen, and as JSON.
@@ -73,6 +75,39 @@ impl Story for BakeEvent {
 
     fn notice(code: &'static str, message: &str) -> Self {
         StageEvent::Notice { code: code.to_owned(), message: message.to_owned() }.into()
+    }
+}
+
+impl Story for GcEvent {
+    type Lines = CollectionLines;
+    type Screen = Box<CollectionBar>;
+
+    fn lines(telling: Telling) -> CollectionLines {
+        CollectionLines::new(telling)
+    }
+
+    fn to_lines(&self, lines: &mut CollectionLines, at: Timestamp) -> Vec<String> {
+        lines.tell(at, self)
+    }
+
+    fn screen(paint: Paint) -> Box<CollectionBar> {
+        Box::new(CollectionBar::on_stderr(paint))
+    }
+
+    fn to_screen(&self, screen: &mut Box<CollectionBar>, _at: Timestamp) -> bool {
+        screen.tell(self)
+    }
+
+    fn leave(screen: &mut Box<CollectionBar>) {
+        screen.finish();
+    }
+
+    fn is_warning(&self) -> bool {
+        matches!(self, Self::Warning { .. })
+    }
+
+    fn notice(code: &'static str, _message: &str) -> Self {
+        Self::Step { name: code }
     }
 }
 

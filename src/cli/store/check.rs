@@ -9,7 +9,7 @@ use crate::cli::exit;
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
 use crate::cli::paint::Paint;
-use crate::cli::workspace::watched;
+use crate::cli::watched::watched;
 use crate::workspace::{self, CheckReport, CheckSpec, Damage, Note, Problem};
 
 /// Examples for the help.

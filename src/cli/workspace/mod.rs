@@ -13,7 +13,6 @@
 //! | `diff` | what differs between two revisions |
 //! | `remove` | revisions that nobody finds any more |
 //! | `place` | where a tree comes from or goes to |
-//! | `watched` | running a job that is watched and can be cancelled |
 //! | `view` | what JSON answers look like |
 
 mod cat;
@@ -28,7 +27,5 @@ mod save;
 mod show;
 mod update;
 mod view;
-mod watched;
 
 pub(super) use command::{WorkspaceCommand, run};
-pub(super) use watched::watched;

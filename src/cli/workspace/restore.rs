@@ -7,12 +7,12 @@ use clap::{Args, ValueEnum};
 
 use super::place::{Place, archive_out};
 use super::view::RestoreView;
-use super::watched::watched;
 use crate::base::{ByteSize, human_duration};
 use crate::cli::args::ArgumentError;
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
 use crate::cli::paint::Paint;
+use crate::cli::watched::watched;
 use crate::objects::Bandwidth;
 use crate::toolkit::Toolkit;
 use crate::workspace::archive::ArchiveFormat;

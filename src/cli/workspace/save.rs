@@ -4,13 +4,13 @@ use clap::Args;
 
 use super::place::{Place, archive_in};
 use super::view::SaveView;
-use super::watched::watched;
 use crate::base::{ByteSize, WorkspaceName, human_duration};
 use crate::cli::args::{KeyValue, by_name};
 use crate::cli::exit;
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
 use crate::cli::paint::Paint;
+use crate::cli::watched::watched;
 use crate::objects::Bandwidth;
 use crate::toolkit::Toolkit;
 use crate::workspace::{self, PathNotes, SaveReport, SaveSpec};

@@ -59,8 +59,7 @@ pub(super) async fn carry(
 ) -> Result<Carried, GcError> {
     let mut carried = Carried::default();
     let live = |pack: &u32| ledger.get(*pack).map_or(0, |pack| pack.live_chunks);
-    let of_bytes =
-        doomed.iter().filter_map(|pack| ledger.get(*pack)).map(|pack| pack.live_raw_bytes).sum();
+    let of_bytes = doomed.iter().filter_map(|pack| ledger.get(*pack)).map(|pack| pack.live_raw_bytes).sum();
     let mut group = BTreeSet::new();
     let mut rows = 0;
     let mut groups = Vec::new();
@@ -234,14 +233,15 @@ impl Copying<'_> {
             };
             let (mut reader, mut lost) = (FrameReader::new()?, Vec::new());
             for (frame, is_whole) in run.frames.iter().zip(is_whole) {
-                let stored = frame.start.checked_add(frame.length).and_then(|end| bytes.get(frame.start..end));
+                let stored =
+                    frame.start.checked_add(frame.length).and_then(|end| bytes.get(frame.start..end));
                 let content = stored.and_then(|stored| reader.open(frame.codec, stored).ok());
                 let sound: Vec<_> = frame
                     .chunks
                     .iter()
                     .filter_map(|chunk| {
-                        let found =
-                            content.and_then(|content| content.get(chunk.offset..chunk.offset + chunk.length));
+                        let found = content
+                            .and_then(|content| content.get(chunk.offset..chunk.offset + chunk.length));
                         let found = found.filter(|found| ChunkId::of(found) == chunk.id);
                         if found.is_none() {
                             lost.push(chunk.id);

@@ -240,7 +240,8 @@ impl Collector<'_> {
             .surveyor
             .survey(Some("collect"), |listing| {
                 let expired: BTreeSet<RevisionRef> = listing.expired(grace, now).into_iter().collect();
-                let stays = |revision: &&RevisionRef| !expired.contains(*revision) && !quiet.refuses(revision);
+                let stays =
+                    |revision: &&RevisionRef| !expired.contains(*revision) && !quiet.refuses(revision);
                 listing.revisions.iter().filter(stays).cloned().collect()
             })
             .await?;
@@ -273,16 +274,16 @@ impl Collector<'_> {
         // G6.
         sink.emit(GcEvent::Step { name: "deleting" });
         let stays = |pack: &PackName| {
-            survey.ledger.number(pack).is_some_and(|number| {
-                carried.stuck.contains(&number) || survey.unreadable.contains(&number)
-            })
+            survey
+                .ledger
+                .number(pack)
+                .is_some_and(|number| carried.stuck.contains(&number) || survey.unreadable.contains(&number))
         };
         let gone: Vec<PackName> =
             due.iter().flat_map(|list| &list.packs).filter(|pack| !stays(pack)).copied().collect();
         let there = gone.iter().filter_map(|pack| survey.ledger.get(survey.ledger.number(pack)?));
         let there = there.filter(|pack| pack.standing != Standing::Gone);
-        let (count, bytes) =
-            there.fold((0, 0), |(count, bytes), pack| (count + 1, bytes + pack.info.size));
+        let (count, bytes) = there.fold((0, 0), |(count, bytes), pack| (count + 1, bytes + pack.info.size));
         delete_packs(&**objects, &gone).await?;
         self.report.deleted = (count, bytes);
         sink.emit(GcEvent::Step { name: "rewriting the index" });

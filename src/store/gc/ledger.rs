@@ -57,13 +57,7 @@ impl Ledger {
     /// Adds a pack, or returns the number of one that is known.
     pub(super) fn add(&mut self, info: PackInfo, standing: Standing) -> u32 {
         *self.numbers.entry(info.pack).or_insert_with(|| {
-            self.packs.push(PackEntry {
-                info,
-                standing,
-                raw_bytes: 0,
-                live_raw_bytes: 0,
-                live_chunks: 0,
-            });
+            self.packs.push(PackEntry { info, standing, raw_bytes: 0, live_raw_bytes: 0, live_chunks: 0 });
             u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
         })
     }

@@ -278,7 +278,12 @@ impl Held {
             if let Some(best) = found.get_mut(at)
                 && best.is_none_or(|best| standing < best.standing)
             {
-                *best = Some(Candidate { standing, segment: number, row, place: Place { pack: *pack, location } });
+                *best = Some(Candidate {
+                    standing,
+                    segment: number,
+                    row,
+                    place: Place { pack: *pack, location },
+                });
             }
         };
         if ids.len() < self.segment.len() / LOOK_UP_SHARE {

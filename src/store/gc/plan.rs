@@ -117,7 +117,8 @@ mod tests {
         let session = SessionId::from_bytes([7; 16]);
         for (number, (size, live_percent, standing)) in (0..).zip(packs) {
             let name = WrittenName { session, number, digest: [0; 8] };
-            let info = PackInfo { pack: PackName { kind: PackKind::Data, name }, size: *size, table_length: 9 };
+            let info =
+                PackInfo { pack: PackName { kind: PackKind::Data, name }, size: *size, table_length: 9 };
             let added = ledger.add(info, *standing);
             let pack = ledger.get_mut(added).unwrap();
             (pack.raw_bytes, pack.live_raw_bytes) = (size * 2, size * 2 * live_percent / 100);

@@ -12,11 +12,11 @@ use super::error::GcError;
 use super::event::GcEvent;
 use crate::base::{Liveness, Owner, SessionId, Sink};
 use crate::objects::{Key, ObjectStore, Prefix};
+use crate::store::StoreError;
 use crate::store::pack::WrittenName;
 use crate::store::revision::RevisionRef;
 use crate::store::session::{Beat, SessionRecord};
 use crate::store::view::Adopted;
-use crate::store::StoreError;
 
 /// How often one looks again, at most.
 const POLL: Duration = Duration::from_secs(2);
@@ -184,12 +184,14 @@ async fn evict(
     let revisions = objects.list(&Prefix::new("rev")?).await?;
     let segments = objects.list(&Prefix::new("idx")?).await?;
     for session in dead {
-        let own_revisions = revisions.iter().map(|object| &object.key).filter(|key| {
-            RevisionRef::of_key(key).is_some_and(|revision| revision.session == *session)
-        });
-        let own_segments = segments.iter().map(|object| &object.key).filter(|key| {
-            key.name().parse::<WrittenName>().is_ok_and(|name| name.session == *session)
-        });
+        let own_revisions = revisions
+            .iter()
+            .map(|object| &object.key)
+            .filter(|key| RevisionRef::of_key(key).is_some_and(|revision| revision.session == *session));
+        let own_segments = segments
+            .iter()
+            .map(|object| &object.key)
+            .filter(|key| key.name().parse::<WrittenName>().is_ok_and(|name| name.session == *session));
         let adopted = Adopted {
             version: 1,
             revisions: own_revisions.clone().map(ToString::to_string).collect(),

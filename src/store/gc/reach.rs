@@ -194,12 +194,7 @@ async fn open(fetcher: &Arc<Fetcher>, run: Run, kind: Kind) -> Result<(Children,
     })?
 }
 
-fn children_of(
-    kind: Kind,
-    id: &ChunkId,
-    bytes: &[u8],
-    fetcher: &Fetcher,
-) -> Result<Children, StoreError> {
+fn children_of(kind: Kind, id: &ChunkId, bytes: &[u8], fetcher: &Fetcher) -> Result<Children, StoreError> {
     let damaged = |source| StoreError::Damaged {
         key: format!("chunk {id} of a manifest"),
         store: fetcher.objects().place(),

@@ -58,9 +58,8 @@ impl Listing {
 
     /// Returns the revisions that nobody removed.
     pub(super) fn kept(&self) -> Vec<RevisionRef> {
-        let is_kept = |revision: &&RevisionRef| {
-            !self.removed.contains_key(&(revision.workspace.clone(), revision.id))
-        };
+        let is_kept =
+            |revision: &&RevisionRef| !self.removed.contains_key(&(revision.workspace.clone(), revision.id));
         self.revisions.iter().filter(is_kept).cloned().collect()
     }
 }
@@ -79,9 +78,8 @@ pub(super) async fn read(
     revisions: &[RevisionRef],
     take: &mut dyn FnMut(Revision),
 ) -> Result<(), GcError> {
-    let mut records = stream::iter(revisions)
-        .map(|revision| revision::read(objects, revision))
-        .buffer_unordered(READS);
+    let mut records =
+        stream::iter(revisions).map(|revision| revision::read(objects, revision)).buffer_unordered(READS);
     while let Some(record) = records.try_next().await? {
         if let Some(record) = record {
             take(record);

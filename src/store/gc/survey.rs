@@ -179,8 +179,7 @@ impl Surveyor<'_> {
             return Err(GcError::Unreadable { source });
         }
         let distinct: BTreeSet<ChunkId> = lost.iter().map(|(_, id)| *id).collect();
-        survey.lost =
-            (distinct.iter().take(super::report::NAMED).copied().collect(), distinct.len() as u64);
+        survey.lost = (distinct.iter().take(super::report::NAMED).copied().collect(), distinct.len() as u64);
         survey.manifest_chunks = reach.read();
         let counted = marks.count(&mut survey.ledger);
         counted.map_err(|source| StoreError::Local { action: "read the cached index", source })?;
@@ -204,7 +203,8 @@ impl Surveyor<'_> {
             .into_iter()
             .filter_map(|object| Some((PackName::of_key(&object.key)?, object.size_bytes)))
             .collect();
-        let condemned: BTreeSet<PackName> = lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
+        let condemned: BTreeSet<PackName> =
+            lists.iter().flat_map(|list| list.packs.iter().copied()).collect();
         let mut ledger = Ledger::default();
         let mut unseen = Vec::new();
         for open in view.opened() {
@@ -255,7 +255,9 @@ impl Surveyor<'_> {
         let tables = stream::iter(unnamed)
             .map(|(number, info)| async move {
                 let (key, from) = (info.pack.key()?, info.size.saturating_sub(TRAILER_BYTES));
-                let Some(tail) = self.objects.range(&key, from, TRAILER_BYTES).await? else { return Ok::<_, GcError>(None) };
+                let Some(tail) = self.objects.range(&key, from, TRAILER_BYTES).await? else {
+                    return Ok::<_, GcError>(None);
+                };
                 let Ok(table_length) = table_length_of(&tail) else { return Ok(Some((number, info, None))) };
                 let info = PackInfo { table_length, ..info };
                 let table = table_of(&**self.objects, &info).await?;

@@ -69,7 +69,8 @@ impl Run {
             named.extend(record.packs.iter().map(|info| info.pack.key().unwrap()));
         }
         packs.retain(|key| !named.contains(key) && session_of(key).is_none_or(|id| !open.contains(&id)));
-        let list = Condemned { version: 1, condemned: None, packs: packs.iter().map(ToString::to_string).collect() };
+        let list =
+            Condemned { version: 1, condemned: None, packs: packs.iter().map(ToString::to_string).collect() };
         let key = Key::new(format!("gc/{}", self.name)).unwrap();
         self.objects().put(&key, json(&list)).await.map_err(StoreError::from)?;
         self.condemned = packs;

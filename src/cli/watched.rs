@@ -8,24 +8,24 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{ErrorKind, Sink};
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
+use crate::cli::progress::Story;
 use crate::cli::signals;
-use crate::workspace::WorkspaceEvent;
 
 /// 800 ms: a job looks at its token several times a second and cleans up behind itself. What is not done by then waits for a
 /// stream or a server that may never answer, and a cancelled command ends within a second.
 const GRACE: Duration = Duration::from_millis(800);
 
 /// Runs a job, tells its story and cancels it on Ctrl-C.
-pub(in crate::cli) async fn watched<T, E: Into<CommandError>>(
+pub(in crate::cli) async fn watched<S: Story + Send + 'static, T, E: Into<CommandError>>(
     invocation: &Invocation,
-    job: impl AsyncFnOnce(Arc<dyn Sink<WorkspaceEvent>>, &CancellationToken) -> Result<T, E>,
+    job: impl AsyncFnOnce(Arc<dyn Sink<S>>, &CancellationToken) -> Result<T, E>,
 ) -> Result<T, CommandError> {
-    let progress = Arc::new(invocation.progress::<WorkspaceEvent>());
+    let progress = Arc::new(invocation.progress::<S>());
     let cancel = signals::watch({
         let progress = Arc::clone(&progress);
         move || progress.notice("cancelling", "cancelling; press Ctrl-C again to stop at once")
     })?;
-    let sink: Arc<dyn Sink<WorkspaceEvent>> = Arc::clone(&progress) as _;
+    let sink: Arc<dyn Sink<S>> = Arc::clone(&progress) as _;
     let ended = tokio::select! {
         biased;
         ended = job(sink, &cancel) => ended.map_err(Into::into),
