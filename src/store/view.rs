@@ -164,15 +164,49 @@ impl View {
     pub async fn load(objects: &dyn ObjectStore, cache: &IndexCache) -> Result<Self, StoreError> {
         // A segment that goes between the listing and the reading was compacted: its rows are in one that is younger than the
         // listing. Where that happens again and again, what is not seen is only written again, or looked for again.
+        Self::load_with(objects, cache, &mut Err).await
+    }
+
+    /// Reads what the store shows, as [`View::load`] does, without the segments that are damaged; those are returned apart.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer, and on a list or an adopt that is not what was written.
+    pub(super) async fn load_sound(
+        objects: &dyn ObjectStore,
+        cache: &IndexCache,
+    ) -> Result<(Self, Vec<Key>), StoreError> {
+        let mut damaged = BTreeSet::new();
+        let mut judge = |error| match error {
+            StoreError::Damaged { key, .. } if key.starts_with("idx/") => {
+                damaged.insert(Key::new(key)?);
+                Ok(())
+            }
+            error => Err(error),
+        };
+        let view = Self::load_with(objects, cache, &mut judge).await?;
+        Ok((view, damaged.into_iter().collect()))
+    }
+
+    async fn load_with(
+        objects: &dyn ObjectStore,
+        cache: &IndexCache,
+        judge: &mut (dyn FnMut(StoreError) -> Result<(), StoreError> + Send),
+    ) -> Result<Self, StoreError> {
         for _ in 1..LOADS {
-            if let (view, Seen::All) = Self::load_once(objects, cache).await? {
+            if let (view, Seen::All) = Self::load_once(objects, cache, judge).await? {
                 return Ok(view);
             }
         }
-        Ok(Self::load_once(objects, cache).await?.0)
+        Ok(Self::load_once(objects, cache, judge).await?.0)
     }
 
-    async fn load_once(objects: &dyn ObjectStore, cache: &IndexCache) -> Result<(Self, Seen), StoreError> {
+    /// Reads what the store shows; `judge` says whether an error of a segment ends it.
+    async fn load_once(
+        objects: &dyn ObjectStore,
+        cache: &IndexCache,
+        judge: &mut (dyn FnMut(StoreError) -> Result<(), StoreError> + Send),
+    ) -> Result<(Self, Seen), StoreError> {
         let condemned = condemned(objects).await?;
         let listed = objects.list(&Prefix::new("idx")?).await?;
         let named: Vec<(u64, WrittenName, Key)> = listed
@@ -184,26 +218,27 @@ impl View {
             .into_iter()
             .partition(|(_, name, key)| evictions.segment_counts(name.session, key.as_str()));
         let room = Arc::new(Semaphore::new(FETCHED_KIB));
-        let opened: Vec<(Key, Option<Segment>)> = stream::iter(counting)
+        let opened: Vec<(Key, Result<Option<Segment>, StoreError>)> = stream::iter(counting)
             .map(|(size, name, key)| {
                 let room = Arc::clone(&room);
                 async move {
                     let needed = usize::try_from(size >> 10).unwrap_or(FETCHED_KIB).clamp(1, FETCHED_KIB);
                     let _held = room.acquire_many(u32::try_from(needed).unwrap_or(1)).await;
-                    let segment = cache.open(objects, &name, &key).await?;
-                    Ok::<_, StoreError>((key, segment))
+                    let segment = cache.open(objects, &name, &key).await;
+                    (key, segment)
                 }
             })
             .buffered(FETCHES)
-            .try_collect()
-            .await?;
+            .collect()
+            .await;
         let uncounted = uncounted.into_iter().map(|(_, name, key)| (name, key)).collect();
         let mut view = Self { packs: Vec::new(), by_name: HashMap::new(), segments: Vec::new(), uncounted };
         let mut seen = Seen::All;
         for (key, segment) in opened {
             match segment {
-                Some(segment) => view.add(key, Arc::new(segment), &condemned),
-                None => seen = Seen::Some,
+                Ok(Some(segment)) => view.add(key, Arc::new(segment), &condemned),
+                Ok(None) => seen = Seen::Some,
+                Err(error) => judge(error)?,
             }
         }
         Ok((view, seen))

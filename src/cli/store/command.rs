@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::check::CheckArgs;
-use super::{check, probe};
+use super::repair::RepairArgs;
+use super::{check, probe, repair};
 use crate::base::ByteSize;
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
@@ -29,6 +30,9 @@ prefix does not become a second store. Credentials come from the environment or 
     /// Look for damage
     #[command(after_help = check::EXAMPLES)]
     Check(CheckArgs),
+    /// Make the index true again, and damaged packs replaceable
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(RepairArgs),
 }
 
 /// Arguments of `init`.
@@ -55,6 +59,7 @@ pub(in crate::cli) async fn run(invocation: &Invocation, command: &StoreCommand)
         StoreCommand::Init(arguments) => init(invocation, arguments).await.map(|()| 0),
         StoreCommand::Probe => probe::run(invocation).await,
         StoreCommand::Check(arguments) => check::run(invocation, arguments).await,
+        StoreCommand::Repair(arguments) => repair::run(invocation, arguments).await,
     }
 }
 

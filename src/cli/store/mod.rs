@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `command` | the commands, and `init` |
 //! | `check` | looking for damage |
+//! | `repair` | the index made true again |
 //! | `probe` | what a store really does |
 
 mod check;
 mod command;
 mod probe;
+mod repair;
 
 pub(super) use command::{StoreCommand, run};

@@ -14,6 +14,7 @@
 //! | `carry` | needed chunks are copied out of packs that are to go |
 //! | `quiesce` | waiting for sessions, and evicting dead ones |
 //! | `sweep` | deleting packs, rows and lists |
+//! | `repair` | the index made true again, damaged packs condemned |
 //! | `report` | what is asked for, planned and done |
 //! | `event` | what a run tells |
 //! | `error` | why it ends early |
@@ -27,6 +28,7 @@ mod marks;
 mod plan;
 mod quiesce;
 mod reach;
+mod repair;
 mod report;
 mod roots;
 mod survey;
@@ -35,4 +37,5 @@ mod sweep;
 pub use collect::{collect, plan};
 pub use error::GcError;
 pub use event::GcEvent;
+pub use repair::{RepairReport, RepairSpec, repair};
 pub use report::{CondemnedList, GcPlan, GcReport, GcSpec, PackReason, PlannedPack};

@@ -19,7 +19,7 @@ use crate::objects::{Key, ObjectStore, Prefix};
 use crate::store::StoreError;
 use crate::store::cache::IndexCache;
 use crate::store::fetch::Fetcher;
-use crate::store::pack::{PackInfo, PackName, TRAILER_BYTES, table_length_of};
+use crate::store::pack::{PackInfo, PackName, PackTable, TRAILER_BYTES, table_length_of};
 use crate::store::revision::RevisionRef;
 use crate::store::segment::{Segment, encode, rows_of};
 use crate::store::session::Session;
@@ -193,7 +193,7 @@ impl Surveyor<'_> {
     }
 
     /// Puts together what is known of the packs.
-    async fn ledger(
+    pub(super) async fn ledger(
         &self,
         view: &View,
         lists: &[List],
@@ -244,39 +244,45 @@ impl Surveyor<'_> {
         Ok(ledger)
     }
 
-    /// Reads the tables of the packs that no segment names; returns a segment of what they hold.
-    async fn unindexed(&self, marks: &Marks, survey: &mut Survey) -> Result<Option<Segment>, GcError> {
-        let unnamed: Vec<(u32, PackInfo)> = survey
-            .ledger
-            .packs()
-            .filter(|(number, pack)| pack.standing != Standing::Gone && !marks.names(*number))
-            .map(|(number, pack)| (number, pack.info))
-            .collect();
-        let tables = stream::iter(unnamed)
-            .map(|(number, info)| async move {
+    /// Reads the tables of packs, whose lengths need not be known; of those that are gone nothing is returned, and `None` of those whose
+    /// tables cannot be read.
+    pub(super) async fn tables(
+        &self,
+        packs: Vec<PackInfo>,
+    ) -> Result<Vec<(PackInfo, Option<PackTable>)>, GcError> {
+        let tables = stream::iter(packs)
+            .map(|info| async move {
                 let (key, from) = (info.pack.key()?, info.size.saturating_sub(TRAILER_BYTES));
                 let Some(tail) = self.objects.range(&key, from, TRAILER_BYTES).await? else {
                     return Ok::<_, GcError>(None);
                 };
-                let Ok(table_length) = table_length_of(&tail) else { return Ok(Some((number, info, None))) };
+                let Ok(table_length) = table_length_of(&tail) else { return Ok(Some((info, None))) };
                 let info = PackInfo { table_length, ..info };
                 let table = table_of(&**self.objects, &info).await?;
-                Ok(table.map(|table| (number, info, table.ok())))
+                Ok(table.map(|table| (info, table.ok())))
             })
             .buffer_unordered(FETCHES)
-            .try_filter_map(|found| async move { Ok(found) })
-            .try_collect::<Vec<_>>()
-            .await?;
+            .try_filter_map(|found| async move { Ok(found) });
+        tables.try_collect().await
+    }
+
+    /// Reads the tables of the packs that no segment names; returns a segment of what they hold.
+    async fn unindexed(&self, marks: &Marks, survey: &mut Survey) -> Result<Option<Segment>, GcError> {
+        let unnamed = survey
+            .ledger
+            .packs()
+            .filter(|(number, pack)| pack.standing != Standing::Gone && !marks.names(*number))
+            .map(|(_, pack)| pack.info)
+            .collect();
+        let tables = self.tables(unnamed).await?;
         let (mut infos, mut rows) = (Vec::new(), Vec::new());
-        for (number, info, table) in tables {
+        for (info, table) in tables {
             match table {
                 Some(table) => {
                     rows_of(&table, u32::try_from(infos.len()).unwrap_or(u32::MAX), &mut rows);
                     infos.push(info);
                 }
-                None => {
-                    survey.unreadable.insert(number);
-                }
+                None => survey.unreadable.extend(survey.ledger.number(&info.pack)),
             }
         }
         if rows.is_empty() {

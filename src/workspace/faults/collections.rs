@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::scene::{Host, Look, Scene, change, let_times_settle, look, noise, plant, write};
 use crate::base::{ChunkId, Discard, RevisionId};
 use crate::objects::{Key, ObjectStore as _, Prefix};
-use crate::store::gc::{GcError, GcPlan, GcReport, GcSpec, PackReason, collect, plan};
+use crate::store::gc::{
+    GcError, GcPlan, GcReport, GcSpec, PackReason, RepairReport, RepairSpec, collect, plan, repair,
+};
 use crate::store::pack::{PackKind, PackName};
 use crate::store::session::Session;
 use crate::workspace::check::{CheckReport, CheckSpec, check};
@@ -306,6 +308,69 @@ async fn a_manifest_that_cannot_be_read_stops_the_collection_before_anything_is_
     let unreadable = host.find(saved[2].0).await.key().unwrap();
     assert!(scene.sim.corrupt(&unreadable, 200));
     assert!(host.collect(&at_once()).await.is_err());
+}
+
+impl Host {
+    async fn repair(&self, read_data: bool) -> RepairReport {
+        let cache = self.depot.index_cache();
+        let spec = RepairSpec { read_data, dry_run: false };
+        repair(&self.depot.objects, &cache, &spec, &Discard, &CancellationToken::new()).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_damaged_is_made_again_out_of_the_packs() {
+    let scene = Scene::new(10);
+    let host = scene.host("one");
+    let saved = three_saves(&scene, &host).await;
+    assert!(host.repair(true).await.is_sound());
+    let segments = host.keys("idx").await;
+    assert!(scene.sim.corrupt(&segments[0], 200));
+    host.depot.objects.delete(&segments[1..2]).await.unwrap();
+    let stranger = scene.stranger();
+    assert!(stranger.save(&scene.path("tree"), "w").await.is_err());
+    let report = stranger.repair(false).await;
+    assert_eq!((report.dropped_segments, report.indexed.len()), (segments[..1].to_vec(), 4));
+    assert_eq!((report.gone, report.condemned), (vec![], vec![]));
+    assert!(stranger.repair(false).await.is_sound());
+    assert_eq!(host.check().await.problems, []);
+    // What is indexed again is relied on again.
+    let again = stranger.save(&scene.path("tree"), "w").await.unwrap();
+    assert_eq!(again.written.new_bytes, 0);
+    scene.verify(&known(&saved), &[&saved[2].1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_save_of_what_was_damaged_heals_the_revisions_that_need_it() {
+    for lost in [false, true] {
+        let scene = Scene::new(11);
+        let host = scene.host("one");
+        let saved = three_saves(&scene, &host).await;
+        let record = show(&host.depot, &host.find(saved[2].0).await).await.unwrap();
+        let name = record.packs.iter().rfind(|info| info.pack.kind == PackKind::Data).unwrap().pack;
+        if lost {
+            host.depot.objects.delete(&[name.key().unwrap()]).await.unwrap();
+        } else {
+            assert!(scene.sim.corrupt(&name.key().unwrap(), 5_000));
+        }
+        let stranger = scene.stranger();
+        let revision = host.find(saved[2].0).await;
+        stranger.restore(&revision, &scene.new_path()).await.unwrap_err();
+        let report = stranger.repair(true).await;
+        match lost {
+            true => assert_eq!((report.gone, report.condemned), (vec![name], vec![])),
+            false => assert_eq!((report.gone, report.condemned), (vec![], vec![name])),
+        }
+        let again = stranger.save(&scene.path("tree"), "w").await.unwrap();
+        assert!(again.written.new_bytes > 0);
+        scene.verify(&known(&saved[..]), &[&saved[2].1]).await;
+        for _ in 0..3 {
+            let report = host.collect(&at_once()).await.unwrap();
+            assert_eq!(report.lost, []);
+        }
+        scene.verify(&known(&saved[..]), &[&saved[2].1]).await;
+        assert_eq!(host.check().await.problems, []);
+    }
 }
 
 /// Every write of a collection fails once, before and after it was applied, or the process dies at it.
