@@ -58,9 +58,9 @@ class Contestant:
         return Command([self.program, *words], environment=self.environment, **options)
 
     def run(self, *words):
-        """Runs what is not measured."""
-        subprocess.run([self.program, *map(str, words)], env=self.environment, check=True, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, text=True)
+        """Runs what is not measured, and returns what it printed."""
+        return subprocess.run([self.program, *map(str, words)], env=self.environment, check=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True).stdout
 
     def init(self):
         """Makes the repository; not measured."""
@@ -122,6 +122,14 @@ class Kiln(Contestant):
 
     def check(self):
         return self.kiln("store", "check", "--read-data")
+
+    def collect(self):
+        return [self.kiln("workspace", "prune", "bench", "--keep-last", "1", "--apply", "--quiet"),
+                self.kiln("gc", "--grace", "0s", "--quiet")]
+
+    def garbage(self):
+        """Returns how many of the stored bytes nobody needs, as the plan of a further collection says."""
+        return json.loads(self.run("--store", self.store(), "gc", "--dry-run", "--json"))["dead_bytes"]
 
 
 class KilnOnS3(Kiln):

@@ -3,9 +3,11 @@
 A group answers with its figures, a sentence on what they mean, and how Kiln stands against its budgets.
 """
 import contextlib
+import json
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -128,6 +130,40 @@ def million(tools, runs, scale):
     return figures, f"{folders**2:,} files of 20 to 400 bytes in {folders:,} folders", report.judged(figures, [report.PEAK])
 
 
+# Revisions of one workspace each, of ten workspaces; a hundredth of a half of their files is changed from one to the next.
+FLEET_WORKSPACES, FLEET_CHANGE = 10, 0.5
+FLEET_CHUNKS = 10_000_000
+# The plan of ten million chunks, in seconds.
+PLAN = ("plan of 1,000 revisions", 60, None, None)
+
+
+def fleet(tools, runs, scale):
+    """Plans collections of generated stores, whose packs of files are as long as they say and empty."""
+    root = Path(__file__).resolve().parent.parent.parent
+    figures, told = Figures(), []
+    first = FLEET_CHUNKS * scale / (1 + (1_000 // FLEET_WORKSPACES - 1) * FLEET_CHANGE / 100)
+    for kind, program in chosen(tools, "kiln"):
+        for revisions in (10, 100, 1_000):
+            chunks = int(first * (1 + (revisions // FLEET_WORKSPACES - 1) * FLEET_CHANGE / 100))
+            with workplace("fleet") as (disk, _):
+                tool = kind(disk / "kiln", program)
+                say(f"making a store of {revisions:,} revisions and {chunks:,} chunks")
+                subprocess.run(["cargo", "bench", "--quiet", "--locked", "--bench", "fleet", "--", tool.store(),
+                                "--revisions", str(revisions), "--chunks", str(chunks), "--workspaces", str(FLEET_WORKSPACES),
+                                "--change", str(FLEET_CHANGE)], cwd=root, check=True, stdout=subprocess.DEVNULL)
+                # The second time the index is in the host's cache, as it is where collections run every day.
+                for metric in ("first plan", "plan"):
+                    for limited in (None, LIMIT_BYTES) if metric == "plan" else (None,):
+                        name = f"{metric} of {revisions:,} revisions" + (f" {LIMITED}" if limited else "")
+                        answer = figures.take(tool, 0, name, [tool.kiln("gc", "--dry-run", "--json")], limit=limited)
+                if answer:
+                    plan = json.loads(answer)
+                    told.append(f"{plan['revisions']:,} revisions need {plan['chunks']:,} chunks, "
+                                f"{plan['manifest_chunks']:,} of their manifests' chunks are distinct")
+    figures.add_peaks()
+    return figures, "; ".join(told), report.judged(figures, [PLAN, report.PEAK])
+
+
 def available_memory():
     with open("/proc/meminfo") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
@@ -197,4 +233,4 @@ def s3(tools, runs, scale):
     return figures, told, report.judged(figures, budgets)
 
 
-GROUPS = {"limit": limit, "million": million, "big-file": big_file, "s3": s3}
+GROUPS = {"limit": limit, "million": million, "big-file": big_file, "s3": s3, "fleet": fleet}

@@ -15,7 +15,8 @@ ROWS = [
     ("stored at level 3", "stored at level 3", "MB", 0),
     ("check", "read-all check", "s", 2),
     ("collect", "forget and collect", "s", 2),
-    ("left after collect", "stored after that", "MB", 0),
+    ("stored after collect", "stored after that", "MB", 0),
+    ("stored garbage after collect", "garbage in it", "MB", 1),
     ("peak", "peak anonymous memory", "MB", 0),
     *((metric + PROCESSOR, f"{heading}, processor", "s", 1) for metric, heading in (
         ("save", "first save"), ("unchanged", "unchanged save"), ("restore", "restore"), ("check", "read-all check"))),
@@ -41,6 +42,7 @@ BUDGETS = [
     ("update", 0.15, "kiln", "full restore"),
     ("check", 0.50, "restic", "check"),
     ("collect", 0.30, "restic", "collect"),
+    ("stored garbage after collect", 0.05, "kiln", "stored after collect"),
     PEAK,
 ]
 
