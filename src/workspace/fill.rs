@@ -27,7 +27,11 @@ const EMPTY_FILES: usize = 256;
 /// Fetches that are ahead of the threads that write.
 const AHEAD: usize = 2;
 /// Entries whose last look is kept: some 25 MB.
+#[cfg(not(test))]
 const MOST_SEEN: usize = 192 << 10;
+/// In tests few enough that some go without.
+#[cfg(test)]
+pub(super) const MOST_SEEN: usize = 2 << 10;
 /// Damaged files that an error names.
 const NAMED: usize = 10;
 
@@ -160,18 +164,29 @@ pub(super) type TakePacks<'a> = &'a mut dyn FnMut(usize, &mut dyn Iterator<Item 
 /// What could not be filled.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    count: u64,
+    files: HashSet<EntryPath>,
     first: Vec<EntryPath>,
     source: Option<StoreError>,
 }
 
 impl Losses {
+    /// Notes a file of which a chunk is damaged or lost, once for all of its chunks.
+    fn note(&mut self, path: Option<&EntryPath>, error: StoreError) {
+        if let Some(path) = path
+            && self.files.insert(path.clone())
+            && self.first.len() < NAMED
+        {
+            self.first.push(path.clone());
+        }
+        self.source.get_or_insert(error);
+    }
+
     /// Returns the error of the losses, if there are any.
     pub(super) fn into_result(self) -> Result<(), WorkspaceError> {
         match self.source {
             None => Ok(()),
             Some(source) => Err(WorkspaceError::Damaged {
-                count: self.count,
+                count: self.files.len() as u64,
                 paths: self.first,
                 source: Box::new(source),
             }),
@@ -279,26 +294,29 @@ impl Filler {
         }
         drop(works);
         ended?;
+        self.rescue(&job, losses).await
+    }
+
+    /// Looks for what was not where the revision says, and counts the files of what is nowhere.
+    async fn rescue(self: &Arc<Self>, job: &Arc<FillJob>, losses: &mut Losses) -> Result<(), WorkspaceError> {
         let missing = std::mem::take(&mut *lock(&job.missing));
+        let mut rescue = self.fetcher.rescue();
         for (id, part) in missing {
-            match self.fetcher.rescue(id).await {
+            if self.cancel.is_cancelled() {
+                return Err(WorkspaceError::Cancelled);
+            }
+            match rescue.chunk(id).await {
                 Ok(content) => {
-                    let job = Arc::clone(&job);
+                    let job = Arc::clone(job);
                     blocking(move || job.filler.with_writer(|writer| job.write(writer, part, &content)))
                         .await??;
                 }
                 Err(error @ (StoreError::Lost { .. } | StoreError::Damaged { .. })) => {
-                    losses.count += 1;
-                    if let Some(path) = job.path_of(part)
-                        && losses.first.len() < NAMED
-                        && !losses.first.contains(path)
-                    {
-                        losses.first.push(path.clone());
-                    }
-                    losses.source.get_or_insert(error);
+                    losses.note(job.path_of(part), error);
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.fetched.fetch_add(rescue.take_fetched_bytes(), Ordering::Relaxed);
         }
         Ok(())
     }

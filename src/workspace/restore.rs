@@ -69,7 +69,9 @@ pub struct RestoreReport {
 /// Restores a revision to a directory that does not exist yet, or is empty.
 ///
 /// Publishing by a rename is the commit point: before it nothing stands under the final name, and what a crash leaves is a directory
-/// `.<name>.restore-…` beside it. Every chunk is verified. Needs no right to write to the store; where there is one, the use is noted
+/// `.<name>.restore-…` beside it. An empty directory that cannot be replaced, since something is mounted on it or this process stands in
+/// it, is written in place: there is no commit point then, a restore that fails clears it, and a crash leaves half a tree in it. Every
+/// chunk is verified. Needs no right to write to the store; where there is one, the use is noted
 /// ([`touch`]).
 ///
 /// # Errors
@@ -120,7 +122,7 @@ pub async fn restore(
         return Err(WorkspaceError::Cancelled);
     }
     sink.emit(WorkspaceEvent::Step { name: "publishing" });
-    // Nobody else could change it so far.
+    // In a fresh tree nobody else could change anything so far.
     let time = staging.tree().file_system_now().ok();
     let publishing = target.to_owned();
     blocking(move || staging.publish()).await?.map_err(|source| WorkspaceError::Tree {
@@ -128,10 +130,12 @@ pub async fn restore(
         path: publishing,
         source,
     })?;
-    let memory = job.memory.take().filter(|_| filler.shortfalls.is_empty());
+    let seen = filler.take_seen();
+    // Where others could write meanwhile, a later look says nothing of what this restore wrote.
+    let is_remembered = filler.shortfalls.is_empty() && (filler.tree.is_fresh() || !seen.is_empty());
+    let memory = job.memory.take().filter(|_| is_remembered);
     if let Some((memory, time)) = memory.zip(time) {
         let (depot, target) = (depot.clone(), target.to_owned());
-        let seen = filler.take_seen();
         blocking(move || memory.write(&depot, &target, time, seen)).await?;
     }
     if !spec.unnoted {
@@ -303,8 +307,9 @@ impl Restoring {
                         source,
                     })?;
                 }
-                // Each further name changed the first one's time of change.
-                for name in links.iter().flat_map(|(path, target)| [path, target]) {
+                // Each further name changed the first one's time of change. Where others could write meanwhile, so could they.
+                let names = links.iter().flat_map(|(path, target)| [path, target]);
+                for name in names.filter(|_| filler.tree.is_fresh()) {
                     let stat = writer.stat(name).map_err(|source| WorkspaceError::Entry {
                         action: "look at",
                         path: name.clone(),

@@ -20,6 +20,8 @@ use crate::store::{ChunkRef, Entry, FileTime};
 const MAGIC: &[u8; 8] = b"KILNSTA1";
 /// A file system stamps times in steps of up to this: what changed within it before the last look may have changed after it, too.
 const RACY_NANOSECONDS: i128 = 20_000_000;
+/// The same where a stamp has no part of a second: FAT counts in steps of 2 s.
+const COARSE_RACY_NANOSECONDS: i128 = 2_000_000_000;
 /// No block is longer than this, in bytes: a manifest chunk and what is known of its entries.
 const MAX_BLOCK: u32 = 64 << 20;
 
@@ -75,12 +77,13 @@ impl Known {
             | StatKind::Fifo
             | StatKind::Socket => true,
         };
+        let margin = if self.ctime.nanoseconds == 0 { COARSE_RACY_NANOSECONDS } else { RACY_NANOSECONDS };
         is_same_size
             && entry.attributes.mtime == stat.mtime
             && self.ctime == stat.ctime
             && self.ino == stat.ino
             && self.dev == stat.dev
-            && nanoseconds(self.ctime) < nanoseconds(time) - RACY_NANOSECONDS
+            && nanoseconds(self.ctime) < nanoseconds(time) - margin
     }
 }
 

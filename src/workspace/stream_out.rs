@@ -87,8 +87,10 @@ pub(super) async fn stream_out(
     let fetcher = depot.fetcher();
     let manifest = ManifestReader::open(&fetcher, &record).await?;
     let packs = Packs::of(&fetcher, &record).await?;
+    let data = depot.fetcher();
     let mut streaming = Streaming {
         fetcher,
+        data: Arc::clone(&data),
         manifest,
         packs,
         includes,
@@ -105,7 +107,7 @@ pub(super) async fn stream_out(
     };
     let sent = streaming.run().await;
     let counts = streaming.counts;
-    let mut shortfalls = rows(&streaming.shortfalls);
+    let shortfalls = rows(&streaming.shortfalls);
     let sender = streaming.sender.clone();
     drop(streaming);
     // Without this last word the writer leaves the end marker out.
@@ -116,14 +118,11 @@ pub(super) async fn stream_out(
     drop(sender);
     let written = writing.await.map_err(|stopped| stream_error(io::Error::other(stopped)))??;
     // What stopped the writer is the cause of whatever happened on this side.
-    let sockets = match (written, sent) {
+    match (written, sent) {
         (Err(source), Err(WorkspaceError::Stream { .. }) | Ok(())) => return Err(stream_error(source)),
         (_, Err(error)) => return Err(of_lost(depot, revision, error).await),
-        (Ok(sockets), Ok(())) if ended => sockets,
-        (Ok(_), Ok(())) => return Err(stream_error(io::ErrorKind::BrokenPipe.into())),
-    };
-    if sockets > 0 {
-        shortfalls.push(("socket".to_owned(), sockets, String::new()));
+        (Ok(()), Ok(())) if ended => {}
+        (Ok(()), Ok(())) => return Err(stream_error(io::ErrorKind::BrokenPipe.into())),
     }
     if !spec.unnoted {
         touch(depot, revision).await;
@@ -132,7 +131,7 @@ pub(super) async fn stream_out(
         revision: record.id,
         workspace: record.workspace,
         counts,
-        fetched_bytes: counts.data_bytes,
+        fetched_bytes: data.fetched_bytes(),
         shortfalls,
         took: clock.elapsed(),
     })
@@ -152,8 +151,8 @@ enum Piece {
     End,
 }
 
-/// Writes the stream; returns how many sockets were left out.
-fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receiver<Piece>) -> io::Result<u64> {
+/// Writes the stream.
+fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receiver<Piece>) -> io::Result<()> {
     let out = form.format.wrap(io::BufWriter::with_capacity(256 << 10, out), None)?;
     let mut archive = ArchiveWriter::with_acls(out, form.acls);
     while let Some(piece) = pieces.blocking_recv() {
@@ -163,17 +162,17 @@ fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receive
             Piece::Data(bytes) => archive.write_data(&bytes)?,
             Piece::EndOfFile => archive.end_file()?,
             Piece::End => {
-                let sockets = archive.sockets();
-                archive.finish()?.finish()?.flush()?;
-                return Ok(sockets);
+                return archive.finish()?.finish()?.flush();
             }
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 struct Streaming {
     fetcher: Arc<Fetcher>,
+    /// Fetches the contents of files, and counts nothing else.
+    data: Arc<Fetcher>,
     manifest: ManifestReader,
     packs: Packs,
     includes: Option<Includes>,
@@ -235,6 +234,7 @@ impl Streaming {
     fn is_name_of_socket(&mut self, entry: &Entry) -> bool {
         match &entry.kind {
             EntryKind::Socket => {
+                self.shortfalls.count(Shortfall::Socket, &entry.path);
                 self.sockets.insert(entry.path.clone());
                 false
             }
@@ -250,7 +250,7 @@ impl Streaming {
         let refs: Vec<ChunkRef> = window.iter().flat_map(|(_, refs)| refs.iter().copied()).collect();
         let locations =
             self.packs.locate_ids(&self.fetcher, refs.iter().map(|chunk| chunk.id).collect()).await?;
-        let mut contents = Box::pin(self.fetcher.in_order(&locations, &refs));
+        let mut contents = Box::pin(self.data.in_order(&locations, &refs));
         for (entry, refs) in window {
             let path = entry.path.clone();
             self.counts.entries += 1;
@@ -306,7 +306,8 @@ impl Streaming {
         if self.told.elapsed().as_millis() >= 100 {
             self.told = Monotonic::start();
             let RevisionCounts { files, data_bytes: bytes, .. } = self.counts;
-            self.sink.emit(WorkspaceEvent::Progress { files, bytes, moved_bytes: bytes });
+            let moved_bytes = self.data.fetched_bytes();
+            self.sink.emit(WorkspaceEvent::Progress { files, bytes, moved_bytes });
         }
     }
 }

@@ -253,12 +253,20 @@ async fn limits_hold_for_a_part_of_a_revision_too() {
 
 /// Restores the newest revision as an archive; returns it.
 async fn streamed(place: &Place, spec: &RestoreSpec) -> Result<Vec<u8>, WorkspaceError> {
+    Ok(streamed_with_report(place, spec).await?.0)
+}
+
+/// As [`streamed`], with what is said of it.
+async fn streamed_with_report(
+    place: &Place,
+    spec: &RestoreSpec,
+) -> Result<(Vec<u8>, RestoreReport), WorkspaceError> {
     let (revision, sink): (_, Arc<dyn Sink<WorkspaceEvent>>) = (place.newest().await, Arc::new(Discard));
     let (out, cancel) = (place.path("archive.tar"), CancellationToken::new());
     let file = Box::new(fs::File::create(&out).unwrap());
     let format = ArchiveFormat::Tar;
-    restore_archive(&place.depot, &revision, file, format, spec, sink, &cancel).await?;
-    Ok(fs::read(&out).unwrap())
+    let report = restore_archive(&place.depot, &revision, file, format, spec, sink, &cancel).await?;
+    Ok((fs::read(&out).unwrap(), report))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +320,8 @@ async fn a_further_name_of_what_is_not_restored_is_left_out_and_counted() {
         fs::read_dir(place.path("back")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
     };
     assert_eq!(left(), vec!["file"]);
+    let (_, streamed_report) = streamed_with_report(&place, &everything()).await.unwrap();
+    assert_eq!(streamed_report.shortfalls, report.shortfalls);
     let (revision, cancel) = (place.newest().await, CancellationToken::new());
     let sink: Arc<dyn Sink<WorkspaceEvent>> = Arc::new(Discard);
     update(&place.depot, &revision, &place.path("back"), &everything(), sink, &cancel).await.unwrap();
