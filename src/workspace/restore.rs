@@ -12,7 +12,7 @@ use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of};
 use super::mark::touch;
 use super::remember::Memory;
 use super::save::{blocking, threads};
@@ -21,7 +21,7 @@ use crate::base::{ByteSize, ChunkId, Monotonic, RevisionId, Sink, WorkspaceName,
 use crate::store::fetch::{Fetcher, Locations};
 use crate::store::pack::{PackKind, PackName, PackTable};
 use crate::store::revision::{self, Revision, RevisionCounts, RevisionRef};
-use crate::store::{Attributes, ChunkRef, Content, Entry, EntryKind, EntryPath, StoreError};
+use crate::store::{Attributes, ChunkRef, Content, Entry, EntryKind, EntryPath, Extent, StoreError};
 
 /// Entries that are planned and written together: some 40 MB of plan.
 const WINDOW_ENTRIES: usize = 96 << 10;
@@ -345,7 +345,7 @@ impl Restoring {
                 let data =
                     extents.as_ref().map_or(size, |extents| extents.iter().map(|extent| extent.length).sum());
                 self.counts.data_bytes = self.counts.data_bytes.saturating_add(data);
-                let refs = self.refs(content, data, window).await?;
+                let refs = self.refs(&path, (&content, size, extents.as_deref()), window).await?;
                 window.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
             }
             // The file it is a name of may be left out, and then there is nothing to link to.
@@ -361,22 +361,17 @@ impl Restoring {
         self.limits.check(&self.counts)
     }
 
-    /// Returns the chunks of a file with so many bytes of data.
+    /// Returns the chunks of a file.
     async fn refs(
         &self,
-        content: Content,
-        data: u64,
+        path: &EntryPath,
+        file: (&Content, u64, Option<&[Extent]>),
         window: &mut Window,
     ) -> Result<Vec<ChunkRef>, WorkspaceError> {
-        if content.level == 0 {
-            return Ok(content.refs);
-        }
         let (locations, mut lists) = (self.manifest.locations(), Vec::new());
-        let refs = flatten(&self.fetcher, locations, &content, &mut lists).await?;
-        if refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>() != data {
-            let source = std::io::Error::other("its chunks are not as long as its file");
-            let store = self.fetcher.objects().place();
-            return Err(StoreError::Damaged { key: "a list of chunks".to_owned(), store, source }.into());
+        let refs = chunks_of(&self.fetcher, locations, path, file, &mut lists).await?;
+        if lists.is_empty() {
+            return Ok(refs);
         }
         let pack_of =
             |id: &ChunkId| locations.get(id).and_then(|location| locations.pack(location.pack)).copied();

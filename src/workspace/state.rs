@@ -344,3 +344,40 @@ impl StateWriter {
         self.file.write_all(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Attributes, EntryKind, EntryPath};
+
+    /// FAT counts in steps of 2 s: a file that was changed a second after the last look had the same stamp.
+    #[test]
+    fn a_coarse_stamp_is_trusted_only_after_its_step() {
+        let at = |seconds, nanoseconds| FileTime { seconds, nanoseconds };
+        let is_still = |ctime: FileTime, time| {
+            let known = Known { ctime, ino: 1, dev: 1, packs: Vec::new() };
+            let stat = Stat {
+                kind: StatKind::Fifo,
+                mode: 0,
+                uid: 0,
+                gid: 0,
+                size: 0,
+                blocks_512: 0,
+                mtime: FileTime::default(),
+                ctime,
+                ino: 1,
+                dev: 1,
+                nlink: 1,
+                rdev: (0, 0),
+            };
+            let path = EntryPath::new(b"x".as_slice()).unwrap();
+            let entry = Entry { path, kind: EntryKind::Fifo, attributes: Attributes::default() };
+            known.is_still(&entry, &stat, time)
+        };
+        assert!(!is_still(at(10, 0), at(11, 999_999_999)));
+        assert!(!is_still(at(10, 0), at(12, 0)));
+        assert!(is_still(at(10, 0), at(12, 1)));
+        assert!(!is_still(at(10, 1), at(10, 20_000_001)));
+        assert!(is_still(at(10, 1), at(10, 20_000_002)));
+    }
+}

@@ -13,7 +13,7 @@ use super::archive::{AclForm, ArchiveFormat, ArchiveWriter};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of, wrong_length};
 use super::mark::touch;
 use super::restore::{Limits, Packs, RestoreReport, RestoreSpec, of_lost, read, rows};
 use super::save::blocking;
@@ -202,8 +202,10 @@ impl Streaming {
                 self.shortfalls.count(Shortfall::Owner, &entry.path);
             }
             let refs = match &entry.kind {
-                EntryKind::File { content, .. } => {
-                    flatten(&self.fetcher, self.manifest.locations(), content, &mut Vec::new()).await?
+                EntryKind::File { content, size, extents } => {
+                    let file = (content, *size, extents.as_deref());
+                    let (locations, mut lists) = (self.manifest.locations(), Vec::new());
+                    chunks_of(&self.fetcher, locations, &entry.path, file, &mut lists).await?
                 }
                 _ => Vec::new(),
             };
@@ -262,18 +264,26 @@ impl Streaming {
                     self.limits.check(&self.counts)?;
                     self.send(Piece::Begin(Box::new(entry))).await?;
                     for chunk in refs {
-                        let content = match contents.try_next().await {
-                            Ok(Some(content)) => content,
-                            Ok(None) => return Err(self.lost(path, chunk)),
-                            Err(error @ (StoreError::Lost { .. } | StoreError::Damaged { .. })) => {
-                                let source = Box::new(error);
-                                return Err(WorkspaceError::Damaged { count: 1, paths: vec![path], source });
+                        let error = match contents.try_next().await {
+                            Ok(Some(content)) if content.len() as u64 == u64::from(chunk.length) => {
+                                self.counts.data_bytes += content.len() as u64;
+                                self.send(Piece::Data(content)).await?;
+                                self.tell();
+                                continue;
                             }
-                            Err(error) => return Err(error.into()),
+                            Ok(Some(_)) => wrong_length(&self.fetcher, "a chunk has another length"),
+                            Ok(None) => {
+                                StoreError::Lost { id: chunk.id, store: self.fetcher.objects().place() }
+                            }
+                            Err(error) => error,
                         };
-                        self.counts.data_bytes += content.len() as u64;
-                        self.send(Piece::Data(content)).await?;
-                        self.tell();
+                        return Err(match error {
+                            StoreError::Lost { .. } | StoreError::Damaged { .. } => {
+                                let source = Box::new(error);
+                                WorkspaceError::Damaged { count: 1, paths: vec![path], source }
+                            }
+                            error => error.into(),
+                        });
                     }
                     self.send(Piece::EndOfFile).await?;
                 }
@@ -285,11 +295,6 @@ impl Streaming {
             }
         }
         Ok(())
-    }
-
-    fn lost(&self, path: EntryPath, chunk: ChunkRef) -> WorkspaceError {
-        let source = StoreError::Lost { id: chunk.id, store: self.fetcher.objects().place() };
-        WorkspaceError::Damaged { count: 1, paths: vec![path], source: Box::new(source) }
     }
 
     async fn send(&self, piece: Piece) -> Result<(), WorkspaceError> {

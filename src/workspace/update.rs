@@ -16,7 +16,7 @@ use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of, flatten};
 use super::mark::touch;
 use super::remember::{Memory, Seen};
 use super::restore::{
@@ -502,7 +502,7 @@ impl Comparison<'_> {
                 self.all_directories.push((path, attributes, true));
             }
             EntryKind::File { size, content, extents } => {
-                let refs = self.refs(&content)?;
+                let refs = self.refs(&path, (&content, size, extents.as_deref()))?;
                 self.remember(&content)?;
                 self.plan.new_bytes += refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>();
                 self.plan.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
@@ -615,10 +615,11 @@ impl Comparison<'_> {
         inode: Inode,
         stat: &Stat,
     ) -> Result<(), WorkspaceError> {
-        let refs = self.refs(content)?;
+        let refs = self.refs(&entry.path, (content, size, None))?;
         let wanted: Vec<(u64, ChunkRef)> = match known.and_then(Place::entry) {
-            Some(Entry { kind: EntryKind::File { content: old, extents: None, .. }, .. }) => {
-                let old: HashSet<(u64, ChunkRef)> = placed(self.refs(old)?).collect();
+            Some(Entry { kind: EntryKind::File { content: old, extents: None, size }, .. }) => {
+                let old = self.refs(&entry.path, (old, *size, None))?;
+                let old: HashSet<(u64, ChunkRef)> = placed(old).collect();
                 placed(refs).filter(|chunk| !old.contains(chunk)).collect()
             }
             _ => {
@@ -656,7 +657,7 @@ impl Comparison<'_> {
         holes: Option<&[Extent]>,
         stat: &Stat,
     ) -> Result<bool, WorkspaceError> {
-        let refs = self.refs(content)?;
+        let refs = self.refs(path, (content, stat.size, holes))?;
         let compare = || -> io::Result<bool> {
             let mut file = self.reader.open_file(path)?;
             if holes.is_some() && extents(&file, stat.size, stat.blocks_512)?.as_deref() != holes {
@@ -683,14 +684,14 @@ impl Comparison<'_> {
         }
     }
 
-    fn refs(&self, content: &Content) -> Result<Vec<ChunkRef>, WorkspaceError> {
-        if content.level == 0 {
-            return Ok(content.refs.clone());
-        }
+    fn refs(
+        &self,
+        path: &EntryPath,
+        file: (&Content, u64, Option<&[Extent]>),
+    ) -> Result<Vec<ChunkRef>, WorkspaceError> {
         // Lists of another revision need not lie in this one's packs; they are found by the index then.
-        let mut lists = Vec::new();
-        let flattening = flatten(&self.of.fetcher, self.of.manifest.locations(), content, &mut lists);
-        self.handle.block_on(flattening)
+        let (locations, mut lists) = (self.of.manifest.locations(), Vec::new());
+        self.handle.block_on(chunks_of(&self.of.fetcher, locations, path, file, &mut lists))
     }
 
     /// Notes where the chunks of the next file lie, as the host knows it.

@@ -1,6 +1,5 @@
 //! Places that are hard to write to: full, taken, on another file system; and stores that are full or only read.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,7 +122,9 @@ async fn a_restore_in_place_remembers_only_what_it_saw_when_it_was_done() {
     let Some(_mount) = Mount::new(&place, "size=64m") else { return };
     host.restore(&revision, &place).await.unwrap();
     assert_same(&look(&place), &look(&tree));
-    assert_eq!(host.known(&place), BTreeMap::new());
+    // What stands there under the number of the first directory is of nothing that is there now.
+    let known = host.known(&place);
+    assert!(known.values().all(|is_now| !is_now), "{known:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
