@@ -1,10 +1,13 @@
 //! Writes that survive a crash: after one, a reader finds the old file or the new one, whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// Whether a write may take the place of a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,22 +123,72 @@ pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Makes `directory` and its parents, each durable before what lies in it.
+/// Makes `directory` and its parents, each durable before what lies in it. Of one that is there already this process makes sure once:
+/// whoever made it may have died before it was durable.
 ///
 /// # Errors
 ///
 /// Whatever the file system reports.
 pub fn create_dir_durably(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
+    if let Ok(there) = fs::metadata(directory)
+        && there.is_dir()
+    {
+        return make_durable(directory, &there);
     }
     let above = parent(directory)?;
     create_dir_durably(above)?;
     match fs::create_dir(directory) {
-        Ok(()) => sync_dir(above),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Ok(()) => {
+            sync_dir(above)?;
+            note_durable(directory, &fs::metadata(directory)?);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
+            make_durable(directory, &fs::metadata(directory)?)
+        }
         Err(error) => Err(error),
     }
+}
+
+/// A directory: its path, its device, its inode and, since inodes are used again, when it was made.
+type Directory = (PathBuf, u64, u64, Option<SystemTime>);
+
+/// Directories that this process has made durable, or found so.
+static DURABLE: Mutex<BTreeSet<Directory>> = Mutex::new(BTreeSet::new());
+
+fn named(directory: &Path, metadata: &fs::Metadata) -> Directory {
+    (directory.to_owned(), metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
+fn note_durable(directory: &Path, metadata: &fs::Metadata) {
+    let mut durable = DURABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    // 4,096: far more than a store has. Forgetting costs some syncs.
+    if durable.len() >= 4096 {
+        durable.clear();
+    }
+    durable.insert(named(directory, metadata));
+}
+
+/// Syncs what holds an existing directory, unless this process did so before, and so on above it, up to where something is mounted.
+fn make_durable(directory: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+    let name = named(directory, metadata);
+    if DURABLE.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+        return Ok(());
+    }
+    // The entry of a relative path's first directory is in whatever that path begins with.
+    let Some(above) = directory.parent() else { return Ok(()) };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let around = fs::metadata(above)?;
+    if around.dev() == metadata.dev() && around.ino() != metadata.ino() {
+        make_durable(above, &around)?;
+        match sync_dir(above) {
+            // Who may not read it cannot sync it, and did not make what lies in it either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    note_durable(directory, metadata);
+    Ok(())
 }
 
 /// Opens a file for appending, made when missing, readable by its owner only.
@@ -183,9 +236,22 @@ fn sync_dir(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
+
+    /// A directory that is there was once taken for durable, though whoever made it may have died before it was.
+    #[test]
+    fn a_directory_that_others_made_is_made_durable_once() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("a/b");
+        fs::create_dir_all(&directory).unwrap();
+        let is_known =
+            |path: &Path| DURABLE.lock().unwrap().contains(&named(path, &fs::metadata(path).unwrap()));
+        assert!(!is_known(&directory));
+        write_durably(&directory.join("c"), b"", Existing::Keep).unwrap();
+        assert!(is_known(&directory) && is_known(&home.path().join("a")) && is_known(home.path()));
+        write_durably(&home.path().join("new/d"), b"", Existing::Keep).unwrap();
+        assert!(is_known(&home.path().join("new")));
+    }
 
     #[test]
     fn a_kept_file_is_not_replaced_and_leaves_no_temporary_name() {

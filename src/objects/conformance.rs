@@ -32,6 +32,7 @@ pub(in crate::objects) async fn all(store: &dyn ObjectStore) {
     a_put_takes_the_place_of_an_earlier_one(store).await;
     a_first_put_leaves_what_is_there(store).await;
     ranges_end_with_the_object(store).await;
+    an_object_is_read_up_to_a_length(store).await;
     listings_are_sorted_and_keep_to_whole_segments(store).await;
     deleting_is_idempotent(store).await;
     every_allowed_key_is_a_name(store).await;
@@ -71,6 +72,18 @@ async fn a_first_put_leaves_what_is_there(store: &dyn ObjectStore) {
     for text in ["one", "two"] {
         assert_eq!(store.put_if_absent(&key("first"), text.into()).await.unwrap(), "one");
     }
+}
+
+async fn an_object_is_read_up_to_a_length(store: &dyn ObjectStore) {
+    store.put(&key("up-to/x"), "0123456789".into()).await.unwrap();
+    store.put(&key("up-to/empty"), Bytes::new()).await.unwrap();
+    for (most, expected) in [(0, "0"), (9, "0123456789"), (10, "0123456789"), (u64::MAX, "0123456789")] {
+        let read = store.get_up_to(&key("up-to/x"), most).await.unwrap();
+        assert_eq!(read, Some(Bytes::from(expected)), "{most}");
+    }
+    assert_eq!(store.get_up_to(&key("up-to/x"), 8).await.unwrap(), Some("012345678".into()));
+    assert_eq!(store.get_up_to(&key("up-to/empty"), 8).await.unwrap(), Some(Bytes::new()));
+    assert_eq!(store.get_up_to(&key("up-to/nothing"), 8).await.unwrap(), None);
 }
 
 async fn ranges_end_with_the_object(store: &dyn ObjectStore) {

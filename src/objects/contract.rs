@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,15 @@ pub struct ObjectInfo {
     pub key: Key,
     /// Its size in bytes.
     pub size_bytes: u64,
+}
+
+/// What [`ObjectStore::sweep`] deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// How many files or uploads.
+    pub count: u64,
+    /// What they took, where the store says it; an S3 server does not.
+    pub bytes: u64,
 }
 
 /// Objects under keys. Every method may be called from several tasks and processes at once.
@@ -50,12 +60,26 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Returns up to `length` bytes from `offset`; fewer at the end of the object, `None` when there is no object.
     async fn range(&self, key: &Key, offset: u64, length: u64) -> Result<Option<Bytes>, ObjectsError>;
 
+    /// Returns an object; of one that is longer than `most_bytes` no more than its first `most_bytes` + 1 bytes, so that whatever
+    /// somebody put under the key takes no more memory than that. `None` when there is no object.
+    async fn get_up_to(&self, key: &Key, most_bytes: u64) -> Result<Option<Bytes>, ObjectsError> {
+        self.range(key, 0, most_bytes.saturating_add(1)).await
+    }
+
     /// Returns the objects whose keys begin with `prefix`, sorted by key. An object written or deleted while this runs may
     /// or may not be among them.
     async fn list(&self, prefix: &Prefix) -> Result<Vec<ObjectInfo>, ObjectsError>;
 
     /// Deletes objects, durable when this returns. A key without an object is fine. After an error some may be gone.
     async fn delete(&self, keys: &[Key]) -> Result<(), ObjectsError>;
+
+    /// Deletes what killed writers have left that is no object, where it is older than `older_than` by the store's own clock:
+    /// temporary files of a directory, incomplete uploads of an S3 server. Give more time than any write takes. After an error some
+    /// may be gone.
+    async fn sweep(&self, older_than: Duration) -> Result<Swept, ObjectsError> {
+        let _nothing_is_left_behind = older_than;
+        Ok(Swept::default())
+    }
 
     /// Returns where the store is, for messages.
     fn place(&self) -> String;
@@ -85,6 +109,14 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     async fn range(&self, key: &Key, offset: u64, length: u64) -> Result<Option<Bytes>, ObjectsError> {
         self.as_ref().range(key, offset, length).await
+    }
+
+    async fn get_up_to(&self, key: &Key, most_bytes: u64) -> Result<Option<Bytes>, ObjectsError> {
+        self.as_ref().get_up_to(key, most_bytes).await
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<Swept, ObjectsError> {
+        self.as_ref().sweep(older_than).await
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Vec<ObjectInfo>, ObjectsError> {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix};
+use super::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, Swept};
+use crate::base::SessionId;
 use crate::base::fs::{Existing, is_absence, move_durably, remove_all_durably, write_durably};
 
 /// A store in a directory: one file an object, the key is its path below the root.
@@ -69,8 +71,7 @@ impl ObjectStore for DirStore {
     }
 
     fn spool_dir(&self) -> Option<PathBuf> {
-        // A name that begins with a dot is no key, so a listing passes it by.
-        Some(self.root.join(".spool"))
+        Some(self.root.join(SPOOL))
     }
 
     async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<Bytes, ObjectsError> {
@@ -140,6 +141,12 @@ impl ObjectStore for DirStore {
         }
     }
 
+    async fn sweep(&self, older_than: Duration) -> Result<Swept, ObjectsError> {
+        let root = self.root.clone();
+        let swept = self.blocking("sweep", "/", move || sweep(&root, older_than).map(Some)).await?;
+        Ok(swept.unwrap_or_default())
+    }
+
     fn place(&self) -> String {
         self.root.display().to_string()
     }
@@ -183,6 +190,67 @@ fn collect(root: &Path, below: &str, found: &mut Vec<ObjectInfo>) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// Where files for [`ObjectStore::put_file`] are made. A name that begins with a dot is no key, so a listing passes it by.
+const SPOOL: &str = ".spool";
+
+/// Deletes temporary files that are older than `older_than` by the file system's clock. One that names a session which is still open is
+/// left.
+fn sweep(root: &Path, older_than: Duration) -> io::Result<Swept> {
+    let clock = match tempfile::Builder::new().prefix(".tmp-sweep-").tempfile_in(root) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swept::default()),
+        Err(error) => return Err(error),
+    };
+    let now = clock.as_file().metadata()?.modified()?;
+    let mut swept = Swept::default();
+    let mut directories = vec![root.to_owned(), root.join(SPOOL)];
+    while let Some(directory) = directories.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if is_absence(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if is_absence(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if metadata.is_dir() && Key::new(name.clone()).is_ok() {
+                directories.push(entry.path());
+            }
+            let is_old = now.duration_since(metadata.modified()?).is_ok_and(|age| age >= older_than);
+            if !metadata.is_file() || !is_old || !is_temporary(&name) || is_of_open_session(root, &name) {
+                continue;
+            }
+            match fs::remove_file(entry.path()) {
+                Ok(()) => {
+                    swept.count += 1;
+                    swept.bytes += metadata.len();
+                }
+                Err(error) if is_absence(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Tells whether a file has the name of a temporary one: `.tmp-`, perhaps what it was to become, six random letters.
+fn is_temporary(name: &str) -> bool {
+    let end = name.strip_prefix(".tmp-").map(|rest| rest.rsplit_once('-').map_or(rest, |(_, end)| end));
+    end.is_some_and(|end| end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+fn is_of_open_session(root: &Path, name: &str) -> bool {
+    let session = name.strip_prefix(".tmp-").and_then(|rest| rest.split('-').next());
+    session
+        .and_then(|session| session.parse::<SessionId>().ok())
+        .is_some_and(|session| root.join("sess").join(session.to_string()).exists())
 }
 
 #[cfg(test)]
@@ -271,5 +339,41 @@ mod tests {
         let store = DirStore::new(file.path().to_owned());
         let error = store.put(&Key::new("a/b").unwrap(), Bytes::new()).await.unwrap_err();
         assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_killed_writers_left_is_swept_by_age() {
+        let home = tempfile::tempdir().unwrap();
+        let store = DirStore::new(home.path().join("s"));
+        let day = Duration::from_secs(86_400);
+        assert_eq!(store.sweep(day).await.unwrap(), Swept::default());
+        let (open, dead) = (SessionId::generate(), SessionId::generate());
+        store.put(&Key::new(format!("sess/{open}")).unwrap(), "{}".into()).await.unwrap();
+        store.put(&Key::new("packs/x").unwrap(), "pack".into()).await.unwrap();
+        fs::create_dir(store.root.join(".spool")).unwrap();
+        let make = |name: String, age: Duration| {
+            let file = fs::File::create_new(store.root.join(&name)).unwrap();
+            file.set_len(10).unwrap();
+            file.set_modified(std::time::SystemTime::from(crate::base::now()) - age).unwrap();
+            name
+        };
+        let (old, young) = (day + Duration::from_secs(60), day - Duration::from_secs(60));
+        let goes = [
+            make("packs/.tmp-x-aB3dE6".into(), old),
+            make("packs/.tmp-aB3dE6".into(), old),
+            make(format!(".spool/.tmp-{dead}-aB3dE6"), old),
+        ];
+        let stays = [
+            make("packs/.tmp-x-bB3dE6".into(), young),
+            make(format!(".spool/.tmp-{open}-aB3dE6"), old),
+            make(format!(".spool/.tmp-{dead}-bB3dE6"), young),
+            make("packs/.tmp-notes".into(), old),
+            make("packs/notes".into(), old),
+            make(".tmp-x.y.z".into(), old),
+        ];
+        assert_eq!(store.sweep(day).await.unwrap(), Swept { count: 3, bytes: 30 });
+        assert!(goes.iter().all(|name| !store.root.join(name).exists()));
+        assert!(stays.iter().all(|name| store.root.join(name).exists()));
+        assert_eq!(store.get(&Key::new("packs/x").unwrap()).await.unwrap(), Some("pack".into()));
     }
 }

@@ -27,7 +27,7 @@ mod sim;
 mod throttle;
 mod url;
 
-pub use contract::{ObjectInfo, ObjectStore};
+pub use contract::{ObjectInfo, ObjectStore, Swept};
 pub use dir::DirStore;
 pub use failure::{ObjectsError, ServerProblem};
 pub use key::{Key, KeyError, Prefix};

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix};
+use super::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, Swept};
 
 /// How many bytes a second may go each way. `None` is as many as will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,6 +107,10 @@ impl<S: ObjectStore> ObjectStore for Throttled<S> {
 
     async fn list(&self, prefix: &Prefix) -> Result<Vec<ObjectInfo>, ObjectsError> {
         self.inner.list(prefix).await
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<Swept, ObjectsError> {
+        self.inner.sweep(older_than).await
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<(), ObjectsError> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::StoreError;
 use super::pack::WrittenName;
 use super::segment::Segment;
+use super::small;
 use super::wire::broken;
 use crate::base::fs::{Existing, write_durably_with};
 use crate::base::{Sha256Digest, StoreId};
@@ -47,7 +48,7 @@ impl IndexCache {
                 return Ok(Some(segment));
             }
         }
-        let Some(bytes) = objects.get(key).await? else { return Ok(None) };
+        let Some(bytes) = small::read(objects, key, small::SEGMENT_BYTES).await? else { return Ok(None) };
         let damaged = |source| StoreError::Damaged { key: key.to_string(), store: objects.place(), source };
         if WrittenName::new(name.session, name.number, &Sha256Digest::of(&bytes)) != *name {
             return Err(damaged(broken("its digest does not match its name")));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -142,13 +143,20 @@ pub struct Fetcher {
     objects: Arc<dyn ObjectStore>,
     cache: IndexCache,
     view: Mutex<Option<Arc<View>>>,
+    fetched_bytes: AtomicU64,
 }
 
 impl Fetcher {
     /// Makes a fetcher.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>, cache: IndexCache) -> Self {
-        Self { objects, cache, view: Mutex::new(None) }
+        Self { objects, cache, view: Mutex::new(None), fetched_bytes: AtomicU64::new(0) }
+    }
+
+    /// Returns how many bytes of packs [`Fetcher::in_order`] and [`Fetcher::chunk`] have fetched so far, tables not counted.
+    #[must_use]
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns the store.
@@ -268,29 +276,10 @@ impl Fetcher {
         Ok(bytes.filter(|bytes| bytes.len() as u64 == run.length))
     }
 
-    /// Finds a chunk by the index and fetches it: for one that is not where the revision says. Every copy that the index knows is
-    /// tried, those in condemned packs last: they may be all that is left of a removed revision.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the store does not answer, and with [`StoreError::Lost`] where a fresh view of the store has no sound copy.
-    pub async fn rescue(&self, id: ChunkId) -> Result<Bytes, StoreError> {
-        for is_fresh in [false, true] {
-            let view = self.view(is_fresh).await?;
-            let places = view
-                .places(&id)
-                .map_err(|source| StoreError::Local { action: "read the cached index", source })?;
-            for (info, location) in places {
-                let (from, length) = (u64::from(location.frame_offset), u64::from(location.frame_length));
-                let stored = self.objects.range(&info.pack.key()?, from, length).await?;
-                let Some(stored) = stored else { continue };
-                let chunk = tokio::task::spawn_blocking(move || open_chunk(&location, &stored, &id)).await;
-                if let Ok(Ok(chunk)) = chunk {
-                    return Ok(chunk);
-                }
-            }
-        }
-        Err(StoreError::Lost { id, store: self.objects.place() })
+    /// Begins to look for chunks that are not where the revision says.
+    #[must_use]
+    pub fn rescue(&self) -> Rescue<'_> {
+        Rescue { fetcher: self, has_fresh_view: false, fetched_bytes: 0 }
     }
 
     async fn view(&self, is_fresh: bool) -> Result<Arc<View>, StoreError> {
@@ -333,7 +322,7 @@ impl Fetcher {
     ///
     /// # Errors
     ///
-    /// As [`Fetcher::rescue`].
+    /// As [`Rescue::chunk`].
     pub async fn chunk(&self, locations: &Locations, id: ChunkId) -> Result<Bytes, StoreError> {
         let chunks = self.read_batch(Batch::of(locations, &[ChunkRef { id, length: 0 }])).await?;
         chunks.into_iter().next().ok_or_else(|| StoreError::Lost { id, store: self.objects.place() })
@@ -343,6 +332,7 @@ impl Fetcher {
         let mut found: Vec<Option<Bytes>> = vec![None; batch.ids.len()];
         for run in batch.runs {
             let Some(bytes) = self.fetch(&run).await? else { continue };
+            self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let opened = tokio::task::spawn_blocking(move || {
                 let mut opened = Vec::new();
                 open_run(&run, &bytes, &mut |chunk, content| {
@@ -363,13 +353,68 @@ impl Fetcher {
             }
         }
         let mut chunks = Vec::with_capacity(found.len());
+        let mut rescue = self.rescue();
         for (id, content) in batch.ids.into_iter().zip(found) {
             chunks.push(match content {
                 Some(content) => content,
-                None => self.rescue(id).await?,
+                None => rescue.chunk(id).await?,
             });
         }
+        self.fetched_bytes.fetch_add(rescue.take_fetched_bytes(), Ordering::Relaxed);
         Ok(chunks)
+    }
+}
+
+/// A search for chunks that are not where the revision says. It reads the store's index anew at most once.
+#[derive(Debug)]
+pub struct Rescue<'a> {
+    fetcher: &'a Fetcher,
+    has_fresh_view: bool,
+    fetched_bytes: u64,
+}
+
+impl Rescue<'_> {
+    /// Finds a chunk by the index and fetches it. Every copy that the index knows is tried, those in condemned packs last: they may be
+    /// all that is left of a removed revision.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer, and with [`StoreError::Lost`] where a view of the store that is younger than this
+    /// search has no sound copy.
+    pub async fn chunk(&mut self, id: ChunkId) -> Result<Bytes, StoreError> {
+        loop {
+            let view = self.fetcher.view(false).await?;
+            if let Some(chunk) = self.try_places(&view, id).await? {
+                return Ok(chunk);
+            }
+            if self.has_fresh_view {
+                return Err(StoreError::Lost { id, store: self.fetcher.objects.place() });
+            }
+            self.fetcher.view(true).await?;
+            self.has_fresh_view = true;
+        }
+    }
+
+    /// Returns how many bytes were fetched since this was asked last.
+    pub fn take_fetched_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.fetched_bytes)
+    }
+
+    async fn try_places(&mut self, view: &View, id: ChunkId) -> Result<Option<Bytes>, StoreError> {
+        let places = view
+            .places(&id)
+            .map_err(|source| StoreError::Local { action: "read the cached index", source })?;
+        for (info, location) in places {
+            let (from, length) = (u64::from(location.frame_offset), u64::from(location.frame_length));
+            let stored = self.fetcher.objects.range(&info.pack.key()?, from, length).await?;
+            let Some(stored) = stored else { continue };
+            self.fetched_bytes += stored.len() as u64;
+            let chunk = tokio::task::spawn_blocking(move || open_chunk(&location, &stored, &id)).await;
+            if let Ok(Ok(chunk)) = chunk {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
     }
 }
 

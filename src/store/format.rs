@@ -70,20 +70,21 @@ impl Default for ChunkerFormat {
 }
 
 impl ChunkerFormat {
-    /// Tells whether these numbers can be used. Higher ones than a reader has room for count as damage.
-    fn is_usable(&self) -> bool {
-        const LARGEST_BYTES: u32 = 8 << 20;
+    /// Returns the settings by their names, for comparison.
+    fn settings(&self) -> [(&'static str, u32); 5] {
         let Self { name: _, min_bytes, average_bytes, max_bytes, normalization, whole_file_max_bytes } = self;
-        (64..=1 << 20).contains(min_bytes)
-            && (256..=4 << 20).contains(average_bytes)
-            && (1024..=LARGEST_BYTES).contains(max_bytes)
-            && min_bytes <= average_bytes
-            && average_bytes <= max_bytes
-            && average_bytes.is_power_of_two()
-            && *normalization <= 3
-            && *whole_file_max_bytes <= LARGEST_BYTES
+        [
+            ("chunker.min_bytes", *min_bytes),
+            ("chunker.average_bytes", *average_bytes),
+            ("chunker.max_bytes", *max_bytes),
+            ("chunker.normalization", u32::from(*normalization)),
+            ("chunker.whole_file_max_bytes", *whole_file_max_bytes),
+        ]
     }
 }
+
+/// 1 MiB: a thousand times what is written.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// The only chunker: FastCDC as its paper of 2020 has it.
 const FASTCDC: &str = "fastcdc2020";
@@ -134,10 +135,24 @@ pub enum FormatError {
     Unknown {
         /// The store.
         store: String,
-        /// `kind`, `hash`, `chunker`, `frame size`, `compression` or `cipher`.
+        /// `kind`, `hash`, `chunker`, `compression` or `cipher`.
         what: &'static str,
         /// What it says.
         found: String,
+    },
+    /// A setting has another value than the only one that this program works with.
+    #[error(
+        "the store `{store}` has `{field}` {found} in `format.json`, and this program supports only {supported}"
+    )]
+    Unsupported {
+        /// The store.
+        store: String,
+        /// The setting.
+        field: &'static str,
+        /// What it says.
+        found: u32,
+        /// What this program works with.
+        supported: u32,
     },
     /// There is no store yet.
     #[error("there is no store at `{store}` yet")]
@@ -161,7 +176,7 @@ impl Classify for FormatError {
             Self::Objects(error) => error.kind(),
             Self::Key(_) => ErrorKind::Internal,
             Self::Unreadable { .. } => ErrorKind::Corrupt,
-            Self::Newer { .. } | Self::Unknown { .. } => ErrorKind::Invalid,
+            Self::Newer { .. } | Self::Unknown { .. } | Self::Unsupported { .. } => ErrorKind::Invalid,
             Self::Missing { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Conflict,
         }
@@ -170,7 +185,9 @@ impl Classify for FormatError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Objects(error) => error.hint(),
-            Self::Newer { .. } | Self::Unknown { .. } => Some("use a newer Kiln for this store".into()),
+            Self::Newer { .. } | Self::Unknown { .. } | Self::Unsupported { .. } => {
+                Some("use a newer Kiln for this store".into())
+            }
             Self::Missing { store } => Some(format!("make it with `kiln store init --store '{store}'`")),
             Self::Key(_) | Self::Unreadable { .. } | Self::Exists { .. } => None,
         }
@@ -187,7 +204,8 @@ impl Format {
     ///
     /// Fails when there is none, when it cannot be read, or when this program does not know what it is.
     pub async fn open(store: &dyn ObjectStore) -> Result<Self, FormatError> {
-        match store.get(&key()?).await? {
+        // A longer one is cut off, and then cannot be understood.
+        match store.get_up_to(&key()?, MOST_BYTES).await? {
             Some(bytes) => Self::read(store, &bytes),
             None => Err(FormatError::Missing { store: store.place() }),
         }
@@ -275,14 +293,14 @@ impl Format {
         if format.chunker.name != FASTCDC {
             return Err(unknown("chunker", &format.chunker.name));
         }
-        if !format.chunker.is_usable() {
-            let ChunkerFormat { name, min_bytes, average_bytes, max_bytes, normalization, .. } =
-                &format.chunker;
-            let found = format!("{name} {min_bytes}/{average_bytes}/{max_bytes}, level {normalization}");
-            return Err(unknown("chunker", &found));
-        }
-        if !(4096..=8 << 20).contains(&format.frame_bytes) {
-            return Err(unknown("frame size", &format.frame_bytes));
+        // This version cuts and packs in one way: chunks that are cut in another would never be found to be the same.
+        let found = format.chunker.settings().into_iter().chain([("frame_bytes", format.frame_bytes)]);
+        let supported =
+            ChunkerFormat::default().settings().into_iter().chain([("frame_bytes", frame_bytes())]);
+        for ((field, found), (_, supported)) in found.zip(supported) {
+            if found != supported {
+                return Err(FormatError::Unsupported { store: store.place(), field, found, supported });
+            }
         }
         Ok(format)
     }
@@ -372,8 +390,9 @@ mod tests {
             ("cipher", serde_json::json!("aes"), "aes"),
             ("cipher", serde_json::json!({"name": "chacha", "key": 1}), "chacha"),
             ("chunker", chunker("rabin", 65536), "rabin"),
-            ("chunker", chunker("fastcdc2020", 65537), "65537"),
-            ("frame_bytes", serde_json::json!(1), "frame size"),
+            ("chunker", chunker("fastcdc2020", 131_072), "`chunker.average_bytes` 131072"),
+            ("frame_bytes", serde_json::json!(1_048_576), "`frame_bytes` 1048576"),
+            ("frame_bytes", serde_json::json!(1), "only 524288"),
         ] {
             let store = SimStore::new(1);
             let mut format = serde_json::to_value(Format::new(None, now())).unwrap();

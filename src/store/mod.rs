@@ -19,6 +19,7 @@
 //! | `manifest` | entries and lists as bytes |
 //! | `revision` | the record of a saved state |
 //! | `cache` | this host's copies of the index |
+//! | `small` | small objects, read whole within a limit |
 //! | `wire` | numbers and runs as bytes |
 //! | `error` | what can go wrong |
 #![doc = include_str!("FORMAT.md")]
@@ -38,6 +39,7 @@ pub mod pack;
 pub mod revision;
 pub mod segment;
 pub mod session;
+pub mod small;
 pub mod verify;
 pub mod view;
 pub mod wire;

@@ -9,6 +9,7 @@ use super::content::{ChunkRef, Content};
 use super::error::StoreError;
 use super::manifest::check_lengths;
 use super::pack::{PackInfo, PackName};
+use super::small;
 use super::view::evictions;
 use super::wire::broken;
 use crate::base::{ChunkId, RevisionId, SessionId, Sha256Digest, WorkspaceName};
@@ -109,7 +110,7 @@ impl Revision {
     ///
     /// # Errors
     ///
-    /// Fails where a pack's key is none, which never is.
+    /// Fails where it is longer than a reader takes, and where a pack's key is none, which never is.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let packs = self.packs.iter().map(|info| {
             let key = info.pack.key().map_err(io::Error::other)?.to_string();
@@ -136,6 +137,9 @@ impl Revision {
         bytes.push(b'\n');
         bytes.extend_from_slice(&body);
         bytes.push(b'\n');
+        if bytes.len() as u64 > small::LIST_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names more packs than a record may"));
+        }
         Ok(bytes)
     }
 
@@ -301,7 +305,7 @@ pub async fn newest_key(
 /// Fails where the store does not answer, and on a record that is not what was written.
 pub async fn read(objects: &dyn ObjectStore, revision: &RevisionRef) -> Result<Option<Revision>, StoreError> {
     let key = revision.key()?;
-    let Some(bytes) = objects.get(&key).await? else { return Ok(None) };
+    let Some(bytes) = small::read(objects, &key, small::LIST_BYTES).await? else { return Ok(None) };
     let damaged = |source| StoreError::Damaged { key: key.to_string(), store: objects.place(), source };
     let read = Revision::decode(&bytes).map_err(damaged)?;
     if read.key()? != key {

@@ -12,6 +12,7 @@ use super::cache::IndexCache;
 use super::error::StoreError;
 use super::pack::{PackInfo, PackName, WrittenName};
 use super::segment::{Location, Segment};
+use super::small;
 use super::wire::broken;
 use crate::base::{ChunkId, SessionId};
 use crate::objects::{Key, ObjectStore, Prefix};
@@ -118,7 +119,7 @@ async fn read_json<T: for<'de> Deserialize<'de>>(
     objects: &dyn ObjectStore,
     key: &Key,
 ) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = objects.get(key).await? else { return Ok(None) };
+    let Some(bytes) = small::read(objects, key, small::LIST_BYTES).await? else { return Ok(None) };
     let damaged = |source: serde_json::Error| StoreError::Damaged {
         key: key.to_string(),
         store: objects.place(),

@@ -22,6 +22,8 @@ use crate::objects::{Key, ObjectStore};
 
 /// Written packs are indexed once there are this many bytes of them …
 const INDEX_EVERY_BYTES: u64 = 256 << 20;
+/// … or as many chunks lie in them, so that a segment stays small where chunks are tiny …
+const INDEX_EVERY_ROWS: usize = 512 << 10;
 /// … or the last time is this long ago, so that the next save finds what an interrupted one wrote.
 const INDEX_EVERY: Duration = Duration::from_secs(60);
 /// Packs that are on their way to the store at the same time; the spool holds one more.
@@ -86,6 +88,7 @@ struct Shared {
 struct Unindexed {
     packs: Vec<SpooledPack>,
     bytes: u64,
+    rows: usize,
     since: Monotonic,
 }
 
@@ -112,7 +115,12 @@ impl ChunkWriter {
             objects,
             session: session.id(),
             numbers: AtomicU32::new(0),
-            unindexed: Mutex::new(Unindexed { packs: Vec::new(), bytes: 0, since: Monotonic::start() }),
+            unindexed: Mutex::new(Unindexed {
+                packs: Vec::new(),
+                bytes: 0,
+                rows: 0,
+                since: Monotonic::start(),
+            }),
             failure: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),
             packs: AtomicU64::new(0),
@@ -344,9 +352,13 @@ impl Shared {
         let due = {
             let mut unindexed = lock(&self.unindexed);
             unindexed.bytes += pack.info.size;
+            unindexed.rows += pack.table.frames.iter().map(|frame| frame.chunks.len()).sum::<usize>();
             unindexed.packs.push(pack);
-            if unindexed.bytes >= INDEX_EVERY_BYTES || unindexed.since.elapsed() >= INDEX_EVERY {
-                unindexed.bytes = 0;
+            if unindexed.bytes >= INDEX_EVERY_BYTES
+                || unindexed.rows >= INDEX_EVERY_ROWS
+                || unindexed.since.elapsed() >= INDEX_EVERY
+            {
+                (unindexed.bytes, unindexed.rows) = (0, 0);
                 unindexed.since = Monotonic::start();
                 std::mem::take(&mut unindexed.packs)
             } else {

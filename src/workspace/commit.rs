@@ -11,6 +11,7 @@ use super::state::StateWriter;
 use crate::base::{RevisionId, WorkspaceName, now};
 use crate::store::StoreError;
 use crate::store::compact::compact;
+use crate::store::pack::PackInfo;
 use crate::store::revision::{self, Revision, RevisionCounts};
 use crate::store::session::{Session, Standing};
 use crate::store::writer::ChunkWriter;
@@ -54,12 +55,13 @@ pub(super) async fn commit(
     made: Made,
     state: Option<StateWriter>,
 ) -> Result<Committed, WorkspaceError> {
-    let newest = newest_of(depot, &made.workspace).await?;
-    let infos: Option<Vec<_>> = made.draft.packs.iter().map(|number| writer.info(*number)).collect();
-    let packs = infos.ok_or_else(|| StoreError::Local {
-        action: "name a pack of this save",
-        source: std::io::Error::other("it was not written"),
-    })?;
+    let (newest, packs) = match prepare(depot, &writer, &made).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            give_up(session, &writer).await;
+            return Err(error.into());
+        }
+    };
     let revision = Revision {
         id: RevisionId::after(newest, now()),
         workspace: made.workspace,
@@ -73,6 +75,7 @@ pub(super) async fn commit(
         manifest: made.draft.manifest,
         packs,
     };
+    // Where this fails the record may be there all the same, and then needs the session until a collector has seen both.
     let standing = session.commit(&revision).await?;
     if standing == Standing::Good {
         // The revision is acknowledged, and a long list of segments is only slow.
@@ -87,6 +90,21 @@ pub(super) async fn commit(
     drop(state);
     let again = record(depot, "save", revision, 1).await?;
     Ok(Committed { id: again.revision.id, parent: again.revision.parent, counts: again.revision.counts })
+}
+
+/// Returns what the record needs: the newest revision, and what the packs are.
+async fn prepare(
+    depot: &Depot,
+    writer: &ChunkWriter,
+    made: &Made,
+) -> Result<(Option<RevisionId>, Vec<PackInfo>), StoreError> {
+    let newest = newest_of(depot, &made.workspace).await?;
+    let infos: Option<Vec<_>> = made.draft.packs.iter().map(|number| writer.info(*number)).collect();
+    let packs = infos.ok_or_else(|| StoreError::Local {
+        action: "name a pack of this save",
+        source: std::io::Error::other("it was not written"),
+    })?;
+    Ok((newest, packs))
 }
 
 /// A revision that was recorded.
@@ -123,7 +141,13 @@ pub(super) async fn record(
         };
         let own = draft.packs.iter().filter(|info| info.pack.name.session == session.id());
         uploaded_bytes += own.map(|info| info.size).sum::<u64>();
-        let (newest, now) = (newest_of(depot, &draft.workspace).await?, now());
+        let (newest, now) = match newest_of(depot, &draft.workspace).await {
+            Ok(newest) => (newest, now()),
+            Err(error) => {
+                session.abandon().await;
+                return Err(error.into());
+            }
+        };
         draft = Revision { id: RevisionId::after(newest, now), session: session.id(), created: now, ..draft };
         // Where this fails the record may be there all the same, and then needs the session until a collector has seen both.
         let standing = session.commit(&draft).await?;

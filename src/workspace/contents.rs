@@ -29,6 +29,10 @@ pub(super) const PIECE_BYTES: usize = 4 << 20;
 /// A file that changes while it is read is read this often before it is taken as it is.
 const TRIES: u32 = 3;
 
+/// A content at which a thread panics, for the tests of what becomes of the save then.
+#[cfg(test)]
+pub(super) const POISON: &[u8] = b"a thread that reads this panics";
+
 /// What a thread is to do.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -396,6 +400,8 @@ impl Worker {
         stored: &mut Stored,
         frames: &mut Vec<Frame>,
     ) -> Result<(), StoreError> {
+        #[cfg(test)]
+        assert!(content != POISON, "a test asked for this");
         let id = ChunkId::of(content);
         match self.writer.claim(&id)? {
             Claim::Stored(number) => stored.note(number),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::WorkspaceError;
+use super::manifest::wrong_length;
 use super::remember::Seen;
 use super::save::blocking;
 use super::tree::{RestoreRights, Shortfalls, Stat, TargetTree, Writer};
@@ -27,7 +28,11 @@ const EMPTY_FILES: usize = 256;
 /// Fetches that are ahead of the threads that write.
 const AHEAD: usize = 2;
 /// Entries whose last look is kept: some 25 MB.
+#[cfg(not(test))]
 const MOST_SEEN: usize = 192 << 10;
+/// In tests few enough that some go without.
+#[cfg(test)]
+pub(super) const MOST_SEEN: usize = 2 << 10;
 /// Damaged files that an error names.
 const NAMED: usize = 10;
 
@@ -160,18 +165,29 @@ pub(super) type TakePacks<'a> = &'a mut dyn FnMut(usize, &mut dyn Iterator<Item 
 /// What could not be filled.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    count: u64,
+    files: HashSet<EntryPath>,
     first: Vec<EntryPath>,
     source: Option<StoreError>,
 }
 
 impl Losses {
+    /// Notes a file of which a chunk is damaged or lost, once for all of its chunks.
+    fn note(&mut self, path: Option<&EntryPath>, error: StoreError) {
+        if let Some(path) = path
+            && self.files.insert(path.clone())
+            && self.first.len() < NAMED
+        {
+            self.first.push(path.clone());
+        }
+        self.source.get_or_insert(error);
+    }
+
     /// Returns the error of the losses, if there are any.
     pub(super) fn into_result(self) -> Result<(), WorkspaceError> {
         match self.source {
             None => Ok(()),
             Some(source) => Err(WorkspaceError::Damaged {
-                count: self.count,
+                count: self.files.len() as u64,
                 paths: self.first,
                 source: Box::new(source),
             }),
@@ -279,26 +295,29 @@ impl Filler {
         }
         drop(works);
         ended?;
+        self.rescue(&job, losses).await
+    }
+
+    /// Looks for what was not where the revision says, and counts the files of what is nowhere.
+    async fn rescue(self: &Arc<Self>, job: &Arc<FillJob>, losses: &mut Losses) -> Result<(), WorkspaceError> {
         let missing = std::mem::take(&mut *lock(&job.missing));
+        let mut rescue = self.fetcher.rescue();
         for (id, part) in missing {
-            match self.fetcher.rescue(id).await {
+            if self.cancel.is_cancelled() {
+                return Err(WorkspaceError::Cancelled);
+            }
+            match rescue.chunk(id).await {
                 Ok(content) => {
-                    let job = Arc::clone(&job);
+                    let job = Arc::clone(job);
                     blocking(move || job.filler.with_writer(|writer| job.write(writer, part, &content)))
                         .await??;
                 }
                 Err(error @ (StoreError::Lost { .. } | StoreError::Damaged { .. })) => {
-                    losses.count += 1;
-                    if let Some(path) = job.path_of(part)
-                        && losses.first.len() < NAMED
-                        && !losses.first.contains(path)
-                    {
-                        losses.first.push(path.clone());
-                    }
-                    losses.source.get_or_insert(error);
+                    losses.note(job.path_of(part), error);
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.fetched.fetch_add(rescue.take_fetched_bytes(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -409,7 +428,8 @@ impl FillJob {
         let Some(part) = self.plan.parts.get(part as usize) else { return Ok(()) };
         let Some(plan) = self.plan.files.get(part.file as usize) else { return Ok(()) };
         if content.len() as u64 != u64::from(part.length) {
-            return Err(self.wrong_length(plan));
+            let source = Box::new(wrong_length(&self.filler.fetcher, "a chunk has another length"));
+            return Err(WorkspaceError::Damaged { count: 1, paths: vec![plan.path.clone()], source });
         }
         self.filler.bytes_done.fetch_add(content.len() as u64, Ordering::Relaxed);
         let is_only = part.at == 0 && content.len() as u64 == plan.size && plan.extents.is_none();
@@ -428,16 +448,6 @@ impl FillJob {
             return self.finish(writer, plan, &file);
         }
         Ok(())
-    }
-
-    /// A manifest that says another length of a chunk than it has would fill more than was allowed.
-    fn wrong_length(&self, plan: &FilePlan) -> WorkspaceError {
-        let source = StoreError::Damaged {
-            key: "a manifest".to_owned(),
-            store: self.filler.fetcher.objects().place(),
-            source: io::Error::other("a chunk has another length than the manifest says"),
-        };
-        WorkspaceError::Damaged { count: 1, paths: vec![plan.path.clone()], source: Box::new(source) }
     }
 
     fn open(&self, writer: &mut Writer, number: u32, plan: &FilePlan) -> io::Result<Arc<File>> {

@@ -11,7 +11,7 @@ use crate::store::fetch::{Fetcher, Locations};
 use crate::store::manifest::{decode_chunk, decode_list};
 use crate::store::pack::PackKind;
 use crate::store::revision::Revision;
-use crate::store::{ChunkRef, Content, Entry, EntryPath, StoreError};
+use crate::store::{ChunkRef, Content, Entry, EntryPath, Extent, StoreError};
 
 /// More references than this are refused: a file of a tebibyte has as many. Lists that repeat each other would lead to any number.
 const MOST_REFS: usize = 16 << 20;
@@ -142,6 +142,38 @@ pub(super) async fn flatten(
         content = Content { level, refs };
     }
     Ok(content.refs)
+}
+
+/// Returns the chunks of a file of `size` bytes, as [`flatten`] does. What is wrong with them is told with the file's path: also where
+/// the manifest says that they are longer or shorter than the file's data.
+pub(super) async fn chunks_of(
+    fetcher: &Arc<Fetcher>,
+    locations: &Locations,
+    path: &EntryPath,
+    (content, size, extents): (&Content, u64, Option<&[Extent]>),
+    lists: &mut Vec<ChunkId>,
+) -> Result<Vec<ChunkRef>, WorkspaceError> {
+    let damaged = |source| WorkspaceError::Damaged { count: 1, paths: vec![path.clone()], source };
+    let refs = match flatten(fetcher, locations, content, lists).await {
+        Err(WorkspaceError::Store(error @ (StoreError::Lost { .. } | StoreError::Damaged { .. }))) => {
+            return Err(damaged(Box::new(error)));
+        }
+        flattened => flattened?,
+    };
+    let expected = extents.map_or(size, |extents| extents.iter().map(|extent| extent.length).sum());
+    if refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>() != expected {
+        return Err(damaged(Box::new(wrong_length(fetcher, "its chunks are not as long as a file"))));
+    }
+    Ok(refs)
+}
+
+/// The error of a manifest that says another length than there is: believed, it would fill more than was allowed.
+pub(super) fn wrong_length(fetcher: &Fetcher, problem: &str) -> StoreError {
+    StoreError::Damaged {
+        key: "a manifest".to_owned(),
+        store: fetcher.objects().place(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem.to_owned()),
+    }
 }
 
 /// Returns every chunk of a content: whether it is a list, and its id.

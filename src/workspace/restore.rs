@@ -12,7 +12,7 @@ use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of};
 use super::mark::touch;
 use super::remember::Memory;
 use super::save::{blocking, threads};
@@ -21,7 +21,7 @@ use crate::base::{ByteSize, ChunkId, Monotonic, RevisionId, Sink, WorkspaceName,
 use crate::store::fetch::{Fetcher, Locations};
 use crate::store::pack::{PackKind, PackName, PackTable};
 use crate::store::revision::{self, Revision, RevisionCounts, RevisionRef};
-use crate::store::{Attributes, ChunkRef, Content, Entry, EntryKind, EntryPath, StoreError};
+use crate::store::{Attributes, ChunkRef, Content, Entry, EntryKind, EntryPath, Extent, StoreError};
 
 /// Entries that are planned and written together: some 40 MB of plan.
 const WINDOW_ENTRIES: usize = 96 << 10;
@@ -69,7 +69,9 @@ pub struct RestoreReport {
 /// Restores a revision to a directory that does not exist yet, or is empty.
 ///
 /// Publishing by a rename is the commit point: before it nothing stands under the final name, and what a crash leaves is a directory
-/// `.<name>.restore-…` beside it. Every chunk is verified. Needs no right to write to the store; where there is one, the use is noted
+/// `.<name>.restore-…` beside it. An empty directory that cannot be replaced, since something is mounted on it or this process stands in
+/// it, is written in place: there is no commit point then, a restore that fails clears it, and a crash leaves half a tree in it. Every
+/// chunk is verified. Needs no right to write to the store; where there is one, the use is noted
 /// ([`touch`]).
 ///
 /// # Errors
@@ -120,7 +122,7 @@ pub async fn restore(
         return Err(WorkspaceError::Cancelled);
     }
     sink.emit(WorkspaceEvent::Step { name: "publishing" });
-    // Nobody else could change it so far.
+    // In a fresh tree nobody else could change anything so far.
     let time = staging.tree().file_system_now().ok();
     let publishing = target.to_owned();
     blocking(move || staging.publish()).await?.map_err(|source| WorkspaceError::Tree {
@@ -128,10 +130,12 @@ pub async fn restore(
         path: publishing,
         source,
     })?;
-    let memory = job.memory.take().filter(|_| filler.shortfalls.is_empty());
+    let seen = filler.take_seen();
+    // Where others could write meanwhile, a later look says nothing of what this restore wrote.
+    let is_remembered = filler.shortfalls.is_empty() && (filler.tree.is_fresh() || !seen.is_empty());
+    let memory = job.memory.take().filter(|_| is_remembered);
     if let Some((memory, time)) = memory.zip(time) {
         let (depot, target) = (depot.clone(), target.to_owned());
-        let seen = filler.take_seen();
         blocking(move || memory.write(&depot, &target, time, seen)).await?;
     }
     if !spec.unnoted {
@@ -303,8 +307,9 @@ impl Restoring {
                         source,
                     })?;
                 }
-                // Each further name changed the first one's time of change.
-                for name in links.iter().flat_map(|(path, target)| [path, target]) {
+                // Each further name changed the first one's time of change. Where others could write meanwhile, so could they.
+                let names = links.iter().flat_map(|(path, target)| [path, target]);
+                for name in names.filter(|_| filler.tree.is_fresh()) {
                     let stat = writer.stat(name).map_err(|source| WorkspaceError::Entry {
                         action: "look at",
                         path: name.clone(),
@@ -340,7 +345,7 @@ impl Restoring {
                 let data =
                     extents.as_ref().map_or(size, |extents| extents.iter().map(|extent| extent.length).sum());
                 self.counts.data_bytes = self.counts.data_bytes.saturating_add(data);
-                let refs = self.refs(content, data, window).await?;
+                let refs = self.refs(&path, (&content, size, extents.as_deref()), window).await?;
                 window.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
             }
             // The file it is a name of may be left out, and then there is nothing to link to.
@@ -356,22 +361,17 @@ impl Restoring {
         self.limits.check(&self.counts)
     }
 
-    /// Returns the chunks of a file with so many bytes of data.
+    /// Returns the chunks of a file.
     async fn refs(
         &self,
-        content: Content,
-        data: u64,
+        path: &EntryPath,
+        file: (&Content, u64, Option<&[Extent]>),
         window: &mut Window,
     ) -> Result<Vec<ChunkRef>, WorkspaceError> {
-        if content.level == 0 {
-            return Ok(content.refs);
-        }
         let (locations, mut lists) = (self.manifest.locations(), Vec::new());
-        let refs = flatten(&self.fetcher, locations, &content, &mut lists).await?;
-        if refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>() != data {
-            let source = std::io::Error::other("its chunks are not as long as its file");
-            let store = self.fetcher.objects().place();
-            return Err(StoreError::Damaged { key: "a list of chunks".to_owned(), store, source }.into());
+        let refs = chunks_of(&self.fetcher, locations, path, file, &mut lists).await?;
+        if lists.is_empty() {
+            return Ok(refs);
         }
         let pack_of =
             |id: &ChunkId| locations.get(id).and_then(|location| locations.pack(location.pack)).copied();

@@ -825,7 +825,7 @@ impl Line<'_> {
         packs.dedup();
         let entry = Entry { path, kind: EntryKind::File { size: stat.size, content, extents }, attributes };
         let known = Some(Known::of(stat, packs.clone()));
-        Ok(self.stage.push(Staged { entry, known, packs, origin: None })?)
+        self.stage.push(Staged { entry, known, packs, origin: None })
     }
 
     /// Waits until the line is empty.

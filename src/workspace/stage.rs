@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use super::error::WorkspaceError;
 use super::state::{Block, Known, StateWriter};
 use crate::base::{ChunkId, RevisionId};
-use crate::store::frame::{Frame, FrameBuilder};
-use crate::store::manifest::{ManifestWriter, content_of};
+use crate::store::frame::{Frame, FrameBuilder, MAX_CHUNK};
+use crate::store::manifest::{MAX, ManifestWriter, content_of};
 use crate::store::pack::PackKind;
 use crate::store::revision::RevisionCounts;
 use crate::store::writer::{ChunkWriter, Claim};
@@ -80,7 +81,7 @@ impl Stage {
     }
 
     /// Takes the next entry.
-    pub(super) fn push(&mut self, staged: Staged) -> Result<(), StoreError> {
+    pub(super) fn push(&mut self, staged: Staged) -> Result<(), WorkspaceError> {
         self.counts.entries += 1;
         match &staged.entry.kind {
             EntryKind::Directory => self.counts.directories += 1,
@@ -109,12 +110,12 @@ impl Stage {
         };
         if continues {
             self.run.push(staged);
-            return self.take_over();
+            return Ok(self.take_over()?);
         }
         self.give_up_run()?;
         if matches!(&staged.origin, Some((_, 0))) && self.manifest.is_at_cut() {
             self.run.push(staged);
-            return self.take_over();
+            return Ok(self.take_over()?);
         }
         self.write(staged)
     }
@@ -142,21 +143,30 @@ impl Stage {
         Ok(())
     }
 
-    fn give_up_run(&mut self) -> Result<(), StoreError> {
+    fn give_up_run(&mut self) -> Result<(), WorkspaceError> {
         for staged in std::mem::take(&mut self.run) {
             self.write(staged)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, staged: Staged) -> Result<(), StoreError> {
+    fn write(&mut self, staged: Staged) -> Result<(), WorkspaceError> {
         self.packs.extend(&staged.packs);
         match staged.known {
             Some(known) => self.open.push(known),
             None => self.is_state_broken = true,
         }
         match self.manifest.push(&staged.entry) {
-            Some(bytes) => self.close(&bytes, true),
+            // An entry ends the chunk that it makes too long.
+            Some(bytes) if bytes.len() > MAX_CHUNK => Err(WorkspaceError::Entry {
+                action: "save",
+                path: staged.entry.path,
+                source: io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("its attributes and holes take more than {} bytes", MAX_CHUNK - MAX),
+                ),
+            }),
+            Some(bytes) => Ok(self.close(&bytes, true)?),
             None => Ok(()),
         }
     }
@@ -223,7 +233,7 @@ impl Stage {
     }
 
     /// Ends the manifest. The state is returned apart: it takes its place once the revision is acknowledged.
-    pub(super) fn finish(mut self) -> Result<(Draft, Option<StateWriter>), StoreError> {
+    pub(super) fn finish(mut self) -> Result<(Draft, Option<StateWriter>), WorkspaceError> {
         match self.run.last().and_then(|last| last.origin.clone()) {
             Some((block, at)) if at + 1 == block.entries().len() => self.reuse(&block)?,
             Some(_) | None => {
@@ -256,9 +266,30 @@ pub(super) fn finish_state(state: Option<StateWriter>, writer: &ChunkWriter, rev
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{Classify as _, ErrorKind};
     use crate::store::pack::PackTable;
     use crate::store::session::Session;
+    use crate::store::{Attributes, EntryPath, Extent};
     use crate::workspace::tests::Place;
+
+    /// The error once named neither the entry nor what was wrong with it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_that_is_too_large_for_a_manifest_is_refused_by_name() {
+        let place = Place::new();
+        let session = Session::open(Arc::clone(&place.depot.objects), "save").await.unwrap();
+        let view = session.view(&place.depot.index_cache()).await.unwrap();
+        let mut stage = Stage::new(Arc::new(ChunkWriter::new(&session, view, None)), None).unwrap();
+        let extents = (0..3_000_000).map(|at| Extent { offset: at << 20, length: 1 }).collect();
+        let kind =
+            EntryKind::File { size: 3_000_000 << 20, content: Content::default(), extents: Some(extents) };
+        let path = EntryPath::new(b"holes".as_slice()).unwrap();
+        let entry = Entry { path, kind, attributes: Attributes::default() };
+        let pushed = stage.push(Staged { entry, known: None, packs: Vec::new(), origin: None });
+        let error = pushed.unwrap_err();
+        assert!(error.to_string().contains("`holes`"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        session.abandon().await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_chunk_of_a_manifest_lies_in_the_pack_that_it_was_said_to() {

@@ -20,6 +20,8 @@ use crate::store::{ChunkRef, Entry, FileTime};
 const MAGIC: &[u8; 8] = b"KILNSTA1";
 /// A file system stamps times in steps of up to this: what changed within it before the last look may have changed after it, too.
 const RACY_NANOSECONDS: i128 = 20_000_000;
+/// The same where a stamp has no part of a second: FAT counts in steps of 2 s.
+const COARSE_RACY_NANOSECONDS: i128 = 2_000_000_000;
 /// No block is longer than this, in bytes: a manifest chunk and what is known of its entries.
 const MAX_BLOCK: u32 = 64 << 20;
 
@@ -75,12 +77,13 @@ impl Known {
             | StatKind::Fifo
             | StatKind::Socket => true,
         };
+        let margin = if self.ctime.nanoseconds == 0 { COARSE_RACY_NANOSECONDS } else { RACY_NANOSECONDS };
         is_same_size
             && entry.attributes.mtime == stat.mtime
             && self.ctime == stat.ctime
             && self.ino == stat.ino
             && self.dev == stat.dev
-            && nanoseconds(self.ctime) < nanoseconds(time) - RACY_NANOSECONDS
+            && nanoseconds(self.ctime) < nanoseconds(time) - margin
     }
 }
 
@@ -339,5 +342,42 @@ impl StateWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.position += bytes.len() as u64;
         self.file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Attributes, EntryKind, EntryPath};
+
+    /// FAT counts in steps of 2 s: a file that was changed a second after the last look had the same stamp.
+    #[test]
+    fn a_coarse_stamp_is_trusted_only_after_its_step() {
+        let at = |seconds, nanoseconds| FileTime { seconds, nanoseconds };
+        let is_still = |ctime: FileTime, time| {
+            let known = Known { ctime, ino: 1, dev: 1, packs: Vec::new() };
+            let stat = Stat {
+                kind: StatKind::Fifo,
+                mode: 0,
+                uid: 0,
+                gid: 0,
+                size: 0,
+                blocks_512: 0,
+                mtime: FileTime::default(),
+                ctime,
+                ino: 1,
+                dev: 1,
+                nlink: 1,
+                rdev: (0, 0),
+            };
+            let path = EntryPath::new(b"x".as_slice()).unwrap();
+            let entry = Entry { path, kind: EntryKind::Fifo, attributes: Attributes::default() };
+            known.is_still(&entry, &stat, time)
+        };
+        assert!(!is_still(at(10, 0), at(11, 999_999_999)));
+        assert!(!is_still(at(10, 0), at(12, 0)));
+        assert!(is_still(at(10, 0), at(12, 1)));
+        assert!(!is_still(at(10, 1), at(10, 20_000_001)));
+        assert!(is_still(at(10, 1), at(10, 20_000_002)));
     }
 }

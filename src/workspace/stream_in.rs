@@ -182,6 +182,9 @@ impl Unpacking {
         if self.is_excluded(&path, matches!(kind, EntryKind::Directory)) {
             return Ok(());
         }
+        if let Some(problem) = cannot_be_made(&kind) {
+            return Err(refused(&path, problem));
+        }
         self.make_parents(&path, &attributes)?;
         if let EntryKind::HardLink { target } = &kind {
             let inode = match self.names.get(target) {
@@ -410,6 +413,35 @@ impl Unpacking {
     }
 }
 
+/// A symbolic link's target ends before this many bytes: Linux takes no longer one, its closing NUL included.
+const TARGET_END: usize = 4096;
+
+/// Returns why Linux cannot make what an entry asks for, if it cannot: a restore of it would fail.
+fn cannot_be_made(kind: &EntryKind) -> Option<&'static str> {
+    match kind {
+        EntryKind::Symlink { target } if target.len() >= TARGET_END => {
+            Some("its target is longer than a symbolic link's may be")
+        }
+        EntryKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+            Some("its target cannot be one")
+        }
+        // The kernel has 12 bits for the one and 20 for the other, and drops the rest without a word.
+        EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor }
+            if *major >= 1 << 12 || *minor >= 1 << 20 =>
+        {
+            Some("its device number is out of range")
+        }
+        EntryKind::Symlink { .. }
+        | EntryKind::CharDevice { .. }
+        | EntryKind::BlockDevice { .. }
+        | EntryKind::Directory
+        | EntryKind::File { .. }
+        | EntryKind::HardLink { .. }
+        | EntryKind::Fifo
+        | EntryKind::Socket => None,
+    }
+}
+
 fn refused(path: &EntryPath, problem: &str) -> WorkspaceError {
     WorkspaceError::Archive(ArchiveError::Path { place: format!("`{path}`"), problem: problem.to_owned() })
 }
@@ -434,6 +466,49 @@ mod tests {
         header.set_size(size);
         header.set_mode(0o644);
         header
+    }
+
+    /// Such an archive was once saved, and no restore of it succeeded.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_that_linux_cannot_make_is_refused_by_name() {
+        let place = Place::new();
+        let spec = SaveSpec::new("w".parse().unwrap());
+        let cases: [(&str, tar::EntryType, usize, u32); 5] = [
+            ("fits", tar::EntryType::Symlink, 4095, 0),
+            ("long-link", tar::EntryType::Symlink, 4096, 0),
+            ("device", tar::EntryType::Char, 0, 1 << 12),
+            (&"n".repeat(255), tar::EntryType::Regular, 0, 0),
+            (&"n".repeat(256), tar::EntryType::Regular, 0, 0),
+        ];
+        for (at, (name, kind, target, major)) in cases.into_iter().enumerate() {
+            let mut builder = tar::Builder::new(Vec::new());
+            let target = "t".repeat(target);
+            let records = [("path", name.as_bytes()), ("linkpath", target.as_bytes())];
+            builder
+                .append_pax_extensions(records.into_iter().filter(|(_, value)| !value.is_empty()))
+                .unwrap();
+            let mut header = header(0);
+            header.set_entry_type(kind);
+            header.set_path("short").unwrap();
+            if kind == tar::EntryType::Char {
+                header.set_device_major(major).unwrap();
+                header.set_device_minor(0).unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, &[][..]).unwrap();
+            let stream = Box::new(io::Cursor::new(builder.into_inner().unwrap()));
+            let (sink, cancel) = (Arc::new(Discard), CancellationToken::new());
+            let saved = save_archive(&place.depot, stream, "a test".into(), &spec, sink, &cancel).await;
+            if at == 0 || at == 3 {
+                saved.unwrap();
+                let back = format!("back-{at}");
+                place.try_restore(&back, &crate::workspace::RestoreSpec::default()).await.unwrap();
+            } else {
+                let error = saved.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+                assert!(error.to_string().contains(&name[..name.len().min(20)]), "{error}");
+            }
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

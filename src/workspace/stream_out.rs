@@ -13,7 +13,7 @@ use super::archive::{AclForm, ArchiveFormat, ArchiveWriter};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of, wrong_length};
 use super::mark::touch;
 use super::restore::{Limits, Packs, RestoreReport, RestoreSpec, of_lost, read, rows};
 use super::save::blocking;
@@ -87,8 +87,10 @@ pub(super) async fn stream_out(
     let fetcher = depot.fetcher();
     let manifest = ManifestReader::open(&fetcher, &record).await?;
     let packs = Packs::of(&fetcher, &record).await?;
+    let data = depot.fetcher();
     let mut streaming = Streaming {
         fetcher,
+        data: Arc::clone(&data),
         manifest,
         packs,
         includes,
@@ -105,7 +107,7 @@ pub(super) async fn stream_out(
     };
     let sent = streaming.run().await;
     let counts = streaming.counts;
-    let mut shortfalls = rows(&streaming.shortfalls);
+    let shortfalls = rows(&streaming.shortfalls);
     let sender = streaming.sender.clone();
     drop(streaming);
     // Without this last word the writer leaves the end marker out.
@@ -116,14 +118,11 @@ pub(super) async fn stream_out(
     drop(sender);
     let written = writing.await.map_err(|stopped| stream_error(io::Error::other(stopped)))??;
     // What stopped the writer is the cause of whatever happened on this side.
-    let sockets = match (written, sent) {
+    match (written, sent) {
         (Err(source), Err(WorkspaceError::Stream { .. }) | Ok(())) => return Err(stream_error(source)),
         (_, Err(error)) => return Err(of_lost(depot, revision, error).await),
-        (Ok(sockets), Ok(())) if ended => sockets,
-        (Ok(_), Ok(())) => return Err(stream_error(io::ErrorKind::BrokenPipe.into())),
-    };
-    if sockets > 0 {
-        shortfalls.push(("socket".to_owned(), sockets, String::new()));
+        (Ok(()), Ok(())) if ended => {}
+        (Ok(()), Ok(())) => return Err(stream_error(io::ErrorKind::BrokenPipe.into())),
     }
     if !spec.unnoted {
         touch(depot, revision).await;
@@ -132,7 +131,7 @@ pub(super) async fn stream_out(
         revision: record.id,
         workspace: record.workspace,
         counts,
-        fetched_bytes: counts.data_bytes,
+        fetched_bytes: data.fetched_bytes(),
         shortfalls,
         took: clock.elapsed(),
     })
@@ -152,8 +151,8 @@ enum Piece {
     End,
 }
 
-/// Writes the stream; returns how many sockets were left out.
-fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receiver<Piece>) -> io::Result<u64> {
+/// Writes the stream.
+fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receiver<Piece>) -> io::Result<()> {
     let out = form.format.wrap(io::BufWriter::with_capacity(256 << 10, out), None)?;
     let mut archive = ArchiveWriter::with_acls(out, form.acls);
     while let Some(piece) = pieces.blocking_recv() {
@@ -163,17 +162,17 @@ fn write(out: Box<dyn Write + Send>, form: StreamForm, mut pieces: mpsc::Receive
             Piece::Data(bytes) => archive.write_data(&bytes)?,
             Piece::EndOfFile => archive.end_file()?,
             Piece::End => {
-                let sockets = archive.sockets();
-                archive.finish()?.finish()?.flush()?;
-                return Ok(sockets);
+                return archive.finish()?.finish()?.flush();
             }
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 struct Streaming {
     fetcher: Arc<Fetcher>,
+    /// Fetches the contents of files, and counts nothing else.
+    data: Arc<Fetcher>,
     manifest: ManifestReader,
     packs: Packs,
     includes: Option<Includes>,
@@ -203,8 +202,10 @@ impl Streaming {
                 self.shortfalls.count(Shortfall::Owner, &entry.path);
             }
             let refs = match &entry.kind {
-                EntryKind::File { content, .. } => {
-                    flatten(&self.fetcher, self.manifest.locations(), content, &mut Vec::new()).await?
+                EntryKind::File { content, size, extents } => {
+                    let file = (content, *size, extents.as_deref());
+                    let (locations, mut lists) = (self.manifest.locations(), Vec::new());
+                    chunks_of(&self.fetcher, locations, &entry.path, file, &mut lists).await?
                 }
                 _ => Vec::new(),
             };
@@ -235,6 +236,7 @@ impl Streaming {
     fn is_name_of_socket(&mut self, entry: &Entry) -> bool {
         match &entry.kind {
             EntryKind::Socket => {
+                self.shortfalls.count(Shortfall::Socket, &entry.path);
                 self.sockets.insert(entry.path.clone());
                 false
             }
@@ -250,7 +252,7 @@ impl Streaming {
         let refs: Vec<ChunkRef> = window.iter().flat_map(|(_, refs)| refs.iter().copied()).collect();
         let locations =
             self.packs.locate_ids(&self.fetcher, refs.iter().map(|chunk| chunk.id).collect()).await?;
-        let mut contents = Box::pin(self.fetcher.in_order(&locations, &refs));
+        let mut contents = Box::pin(self.data.in_order(&locations, &refs));
         for (entry, refs) in window {
             let path = entry.path.clone();
             self.counts.entries += 1;
@@ -262,18 +264,26 @@ impl Streaming {
                     self.limits.check(&self.counts)?;
                     self.send(Piece::Begin(Box::new(entry))).await?;
                     for chunk in refs {
-                        let content = match contents.try_next().await {
-                            Ok(Some(content)) => content,
-                            Ok(None) => return Err(self.lost(path, chunk)),
-                            Err(error @ (StoreError::Lost { .. } | StoreError::Damaged { .. })) => {
-                                let source = Box::new(error);
-                                return Err(WorkspaceError::Damaged { count: 1, paths: vec![path], source });
+                        let error = match contents.try_next().await {
+                            Ok(Some(content)) if content.len() as u64 == u64::from(chunk.length) => {
+                                self.counts.data_bytes += content.len() as u64;
+                                self.send(Piece::Data(content)).await?;
+                                self.tell();
+                                continue;
                             }
-                            Err(error) => return Err(error.into()),
+                            Ok(Some(_)) => wrong_length(&self.fetcher, "a chunk has another length"),
+                            Ok(None) => {
+                                StoreError::Lost { id: chunk.id, store: self.fetcher.objects().place() }
+                            }
+                            Err(error) => error,
                         };
-                        self.counts.data_bytes += content.len() as u64;
-                        self.send(Piece::Data(content)).await?;
-                        self.tell();
+                        return Err(match error {
+                            StoreError::Lost { .. } | StoreError::Damaged { .. } => {
+                                let source = Box::new(error);
+                                WorkspaceError::Damaged { count: 1, paths: vec![path], source }
+                            }
+                            error => error.into(),
+                        });
                     }
                     self.send(Piece::EndOfFile).await?;
                 }
@@ -285,11 +295,6 @@ impl Streaming {
             }
         }
         Ok(())
-    }
-
-    fn lost(&self, path: EntryPath, chunk: ChunkRef) -> WorkspaceError {
-        let source = StoreError::Lost { id: chunk.id, store: self.fetcher.objects().place() };
-        WorkspaceError::Damaged { count: 1, paths: vec![path], source: Box::new(source) }
     }
 
     async fn send(&self, piece: Piece) -> Result<(), WorkspaceError> {
@@ -306,7 +311,8 @@ impl Streaming {
         if self.told.elapsed().as_millis() >= 100 {
             self.told = Monotonic::start();
             let RevisionCounts { files, data_bytes: bytes, .. } = self.counts;
-            self.sink.emit(WorkspaceEvent::Progress { files, bytes, moved_bytes: bytes });
+            let moved_bytes = self.data.fetched_bytes();
+            self.sink.emit(WorkspaceEvent::Progress { files, bytes, moved_bytes });
         }
     }
 }

@@ -253,12 +253,20 @@ async fn limits_hold_for_a_part_of_a_revision_too() {
 
 /// Restores the newest revision as an archive; returns it.
 async fn streamed(place: &Place, spec: &RestoreSpec) -> Result<Vec<u8>, WorkspaceError> {
+    Ok(streamed_with_report(place, spec).await?.0)
+}
+
+/// As [`streamed`], with what is said of it.
+async fn streamed_with_report(
+    place: &Place,
+    spec: &RestoreSpec,
+) -> Result<(Vec<u8>, RestoreReport), WorkspaceError> {
     let (revision, sink): (_, Arc<dyn Sink<WorkspaceEvent>>) = (place.newest().await, Arc::new(Discard));
     let (out, cancel) = (place.path("archive.tar"), CancellationToken::new());
     let file = Box::new(fs::File::create(&out).unwrap());
     let format = ArchiveFormat::Tar;
-    restore_archive(&place.depot, &revision, file, format, spec, sink, &cancel).await?;
-    Ok(fs::read(&out).unwrap())
+    let report = restore_archive(&place.depot, &revision, file, format, spec, sink, &cancel).await?;
+    Ok((fs::read(&out).unwrap(), report))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +320,8 @@ async fn a_further_name_of_what_is_not_restored_is_left_out_and_counted() {
         fs::read_dir(place.path("back")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
     };
     assert_eq!(left(), vec!["file"]);
+    let (_, of_stream) = streamed_with_report(&place, &everything()).await.unwrap();
+    assert_eq!(of_stream.shortfalls, report.shortfalls);
     let (revision, cancel) = (place.newest().await, CancellationToken::new());
     let sink: Arc<dyn Sink<WorkspaceEvent>> = Arc::new(Discard);
     update(&place.depot, &revision, &place.path("back"), &everything(), sink, &cancel).await.unwrap();
@@ -365,6 +375,18 @@ fn walkdir(root: &Path) -> Vec<fs::Metadata> {
         }
     }
     found
+}
+
+/// A stream once reported what it wrote as what it had fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_reports_what_was_fetched_for_it() {
+    let place = Place::new();
+    place.write("tree/text", "the same line again\n".repeat(100_000));
+    place.save("tree").await;
+    let (archive, report) = streamed_with_report(&place, &everything()).await.unwrap();
+    assert!(archive.len() > 2_000_000);
+    assert!((1..500_000).contains(&report.fetched_bytes), "{}", report.fetched_bytes);
+    assert_eq!(report.fetched_bytes, place.try_restore("back", &everything()).await.unwrap().fetched_bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
 use super::fill::{FileMode, FillPlan, Filler, Losses};
-use super::manifest::{ManifestReader, flatten};
+use super::manifest::{ManifestReader, chunks_of, flatten};
 use super::mark::touch;
 use super::remember::{Memory, Seen};
 use super::restore::{
@@ -111,8 +111,8 @@ pub async fn update(
     };
     let handle = Handle::current();
     let plan = blocking(move || comparing.run(&source, &handle)).await??;
-    let needed = plan.new_bytes;
-    has_room(target, needed)?;
+    // What is removed goes before anything is written.
+    has_room(target, plan.new_bytes.saturating_sub(plan.freed_bytes))?;
     let told = tell(Arc::clone(&filler), sink);
     let mut report = UpdateReport {
         revision: record.id,
@@ -155,6 +155,8 @@ struct UpdatePlan {
     made: u64,
     patched: u64,
     new_bytes: u64,
+    /// What the removed files take on the disk.
+    freed_bytes: u64,
     recall: Option<Recall>,
 }
 
@@ -444,7 +446,10 @@ impl Comparison<'_> {
     /// Notes what the directory has and the revision has not.
     fn surplus(&mut self, item: WalkItem) -> Result<(), WorkspaceError> {
         match item {
-            WalkItem::Found(Found { path, .. }) => self.remove(path),
+            WalkItem::Found(Found { path, stat }) => {
+                self.free(&stat);
+                self.remove(path);
+            }
             // A directory that the revision has, too, and that cannot be listed: what lies in it is not known.
             WalkItem::Problem { path, source, .. } if self.stays(&path) => {
                 return Err(WorkspaceError::Entry { action: "read", path, source });
@@ -472,6 +477,14 @@ impl Comparison<'_> {
         self.plan.remove.push(path);
     }
 
+    /// Counts what a file that goes takes on the disk. One with further names may stay under them.
+    fn free(&mut self, stat: &Stat) {
+        if stat.kind == StatKind::File && stat.nlink == 1 {
+            let bytes = stat.blocks_512.saturating_mul(512);
+            self.plan.freed_bytes = self.plan.freed_bytes.saturating_add(bytes);
+        }
+    }
+
     /// Notes that something in the directory of `path` changes, and with it the directory's time.
     fn touch(&mut self, path: &EntryPath) {
         if let Some(parent) = path.parent() {
@@ -489,7 +502,7 @@ impl Comparison<'_> {
                 self.all_directories.push((path, attributes, true));
             }
             EntryKind::File { size, content, extents } => {
-                let refs = self.refs(&content)?;
+                let refs = self.refs(&path, (&content, size, extents.as_deref()))?;
                 self.remember(&content)?;
                 self.plan.new_bytes += refs.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>();
                 self.plan.fill.file(path, attributes, size, extents, FileMode::Create, placed(refs));
@@ -582,6 +595,12 @@ impl Comparison<'_> {
             (EntryKind::Socket, StatKind::Socket) => return Ok(()),
             _ => {}
         }
+        self.replace(entry, stat)
+    }
+
+    /// Plans to remove what is there and to make the entry anew.
+    fn replace(&mut self, entry: Entry, stat: &Stat) -> Result<(), WorkspaceError> {
+        self.free(stat);
         self.remove(entry.path.clone());
         self.missing(entry)
     }
@@ -596,20 +615,29 @@ impl Comparison<'_> {
         inode: Inode,
         stat: &Stat,
     ) -> Result<(), WorkspaceError> {
-        let refs = self.refs(content)?;
-        self.remember(content)?;
-        let Entry { path, attributes, .. } = entry;
+        let refs = self.refs(&entry.path, (content, size, None))?;
         let wanted: Vec<(u64, ChunkRef)> = match known.and_then(Place::entry) {
-            Some(Entry { kind: EntryKind::File { content: old, extents: None, .. }, .. }) => {
-                let old: HashSet<(u64, ChunkRef)> = placed(self.refs(old)?).collect();
+            Some(Entry { kind: EntryKind::File { content: old, extents: None, size }, .. }) => {
+                let old = self.refs(&entry.path, (old, *size, None))?;
+                let old: HashSet<(u64, ChunkRef)> = placed(old).collect();
                 placed(refs).filter(|chunk| !old.contains(chunk)).collect()
             }
             _ => {
-                let reading = |source| WorkspaceError::Entry { action: "read", path: path.clone(), source };
-                let file = self.reader.open_file(&path).map_err(reading)?;
-                differing(&file, placed(refs), stat.size).map_err(reading)?
+                let file = self.reader.open_file(&entry.path);
+                match file.and_then(|file| differing(&file, placed(refs), stat.size)) {
+                    Ok(wanted) => wanted,
+                    // What may not be read is as good as different.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        return self.replace(entry, stat);
+                    }
+                    Err(source) => {
+                        return Err(WorkspaceError::Entry { action: "read", path: entry.path, source });
+                    }
+                }
             }
         };
+        self.remember(content)?;
+        let Entry { path, attributes, .. } = entry;
         self.keep(&path, inode);
         if wanted.is_empty() && size == stat.size {
             self.plan.adjust.push((path, StatKind::File, attributes));
@@ -629,7 +657,7 @@ impl Comparison<'_> {
         holes: Option<&[Extent]>,
         stat: &Stat,
     ) -> Result<bool, WorkspaceError> {
-        let refs = self.refs(content)?;
+        let refs = self.refs(path, (content, stat.size, holes))?;
         let compare = || -> io::Result<bool> {
             let mut file = self.reader.open_file(path)?;
             if holes.is_some() && extents(&file, stat.size, stat.blocks_512)?.as_deref() != holes {
@@ -645,17 +673,25 @@ impl Comparison<'_> {
             }
             Ok(true)
         };
-        compare().map_err(|source| WorkspaceError::Entry { action: "read", path: path.clone(), source })
+        match compare() {
+            // What may not be read is as good as different.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            compared => compared.map_err(|source| WorkspaceError::Entry {
+                action: "read",
+                path: path.clone(),
+                source,
+            }),
+        }
     }
 
-    fn refs(&self, content: &Content) -> Result<Vec<ChunkRef>, WorkspaceError> {
-        if content.level == 0 {
-            return Ok(content.refs.clone());
-        }
+    fn refs(
+        &self,
+        path: &EntryPath,
+        file: (&Content, u64, Option<&[Extent]>),
+    ) -> Result<Vec<ChunkRef>, WorkspaceError> {
         // Lists of another revision need not lie in this one's packs; they are found by the index then.
-        let mut lists = Vec::new();
-        let flattening = flatten(&self.of.fetcher, self.of.manifest.locations(), content, &mut lists);
-        self.handle.block_on(flattening)
+        let (locations, mut lists) = (self.of.manifest.locations(), Vec::new());
+        self.handle.block_on(chunks_of(&self.of.fetcher, locations, path, file, &mut lists))
     }
 
     /// Notes where the chunks of the next file lie, as the host knows it.

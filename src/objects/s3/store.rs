@@ -20,7 +20,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::Answer;
 use super::connect::{S3Options, S3Patience, client};
-use crate::objects::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, S3Url, ServerProblem};
+use crate::base::now;
+use crate::objects::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, S3Url, ServerProblem, Swept};
 
 /// Requests under way at once, over all callers: enough to fill a link, few enough not to be throttled for it.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -362,6 +363,11 @@ impl ObjectStore for S3Store {
             .await
             .into_iter()
             .collect()
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<Swept, ObjectsError> {
+        let aborted = self.abort_incomplete(older_than, now()).await?;
+        Ok(Swept { count: aborted.len() as u64, bytes: 0 })
     }
 
     fn place(&self) -> String {

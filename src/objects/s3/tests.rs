@@ -21,6 +21,8 @@ const SECRET: &str = "secret0123456789secret";
 enum Reply {
     /// A status, headers and a body.
     Answer(u16, &'static str, String),
+    /// A success without a body that says of what length an object is.
+    Length(u64),
     /// The head of a longer answer and this much of it, then the end of the connection.
     Cut(&'static str),
     /// The end of the connection.
@@ -116,6 +118,10 @@ async fn serve(
                 let length = body.len();
                 let text =
                     format!("HTTP/1.1 {status} Said\r\n{headers}content-length: {length}\r\n\r\n{body}");
+                connection.write_all(text.as_bytes()).await?;
+            }
+            Reply::Length(length) => {
+                let text = format!("HTTP/1.1 200 OK\r\netag: \"e\"\r\ncontent-length: {length}\r\n\r\n");
                 connection.write_all(text.as_bytes()).await?;
             }
             Reply::Cut(part) => {
@@ -382,6 +388,57 @@ async fn an_upload_whose_part_fails_is_aborted_and_the_file_stays() {
         .count();
     assert_eq!(aborts, 1, "{:?}", server.requests());
     assert!(file.path().exists());
+}
+
+/// An upload that had succeeded was once reported as a failure, because the answer to its last request was lost.
+#[tokio::test]
+async fn an_upload_whose_last_answer_is_lost_is_looked_for_and_found() {
+    for (there, is_found) in [(Some(20 << 20), true), (Some(5), false), (None, false)] {
+        let completions = Arc::new(Mutex::new(0));
+        let server = BadServer::start(move |_, line| {
+            if line.starts_with("POST") && line.contains("uploadId=u1") {
+                let mut completions = completions.lock().unwrap();
+                *completions += 1;
+                return match *completions {
+                    1 => Reply::Nothing,
+                    _ => error(404, "NoSuchUpload", "No such upload."),
+                };
+            }
+            match there {
+                Some(length) if line.starts_with("HEAD") => Reply::Length(length),
+                None if line.starts_with("HEAD") => Reply::Answer(404, "", String::new()),
+                Some(_) | None => uploads(line, || fine("")),
+            }
+        })
+        .await;
+        let file = large_file();
+        let written = server.store().await.put_file(&key("a"), file.path()).await;
+        assert_eq!(written.is_ok(), is_found, "{there:?}: {written:?} {:?}", server.requests());
+        assert_eq!(file.path().exists(), !is_found);
+    }
+}
+
+#[tokio::test]
+async fn what_killed_uploads_left_is_swept_by_age() {
+    let listed = |age_hours: i64| {
+        let initiated = crate::base::now() - jiff::SignedDuration::from_hours(age_hours);
+        format!(
+            "<Upload><Key>p/a{age_hours}</Key><UploadId>u{age_hours}</UploadId><Initiated>{initiated:.0}</Initiated></Upload>"
+        )
+    };
+    let uploads = format!("{}{}", listed(1), listed(30));
+    let server = BadServer::start(move |_, line| match line.starts_with("DELETE") {
+        true => Reply::Answer(204, "", String::new()),
+        false => fine(&format!(
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{uploads}</ListMultipartUploadsResult>"
+        )),
+    })
+    .await;
+    let swept = server.store().await.sweep(Duration::from_secs(86_400)).await.unwrap();
+    assert_eq!((swept.count, swept.bytes), (1, 0));
+    let aborted: Vec<String> =
+        server.requests().into_iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert!(matches!(aborted.as_slice(), [line] if line.contains("/a30") && line.contains("uploadId=u30")));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::answer::Answer;
 use super::store::S3Store;
 use crate::objects::{Key, ObjectStore as _, ObjectsError, ServerProblem};
 
@@ -70,7 +71,7 @@ impl Upload {
         Ok(CompletedPart::builder().part_number(number).set_e_tag(response.e_tag).build())
     }
 
-    async fn complete(&mut self, parts: Vec<CompletedPart>) -> Result<(), ObjectsError> {
+    async fn complete(&mut self, parts: Vec<CompletedPart>, length: u64) -> Result<(), ObjectsError> {
         let inner = &self.store.inner;
         // Servers put the object together before they answer, which takes its time with many parts.
         let timeouts = inner.patience.timeouts(PART_BYTES);
@@ -84,10 +85,15 @@ impl Upload {
             .customize()
             .config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts));
         let turn = self.store.turn().await;
-        Box::pin(request.send())
-            .await
-            .map_err(|error| self.store.failed("write", self.key.as_str(), &error))?;
+        let completed = Box::pin(request.send()).await.map_err(|error| Answer::of(&error));
         drop(turn);
+        if let Err(answer) = completed {
+            // The first answer may have been lost: then the upload was completed, and the repetition does not find it any more.
+            let is_gone = answer.code.as_deref() == Some("NoSuchUpload");
+            if !is_gone || self.store.length_of(&self.key).await != Some(length) {
+                return Err(self.store.failure("write", self.key.as_str(), answer));
+            }
+        }
         self.is_open = false;
         Ok(())
     }
@@ -136,6 +142,14 @@ impl S3Store {
         tokio::fs::remove_file(path).await.map_err(failure)
     }
 
+    /// Returns how long an object is; `None` where there is none, or the server does not say.
+    async fn length_of(&self, key: &Key) -> Option<u64> {
+        let request = self.inner.client.head_object().bucket(&self.inner.bucket).key(self.name(key));
+        let _turn = self.turn().await;
+        let response = Box::pin(request.send()).await.ok()?;
+        response.content_length().and_then(|length| u64::try_from(length).ok())
+    }
+
     async fn upload_in_parts(&self, key: &Key, file: &Arc<File>, length: u64) -> Result<(), ObjectsError> {
         let part_bytes = PART_BYTES.max(length.div_ceil(MOST_PARTS));
         let mut upload = Upload::begin(self, key).await?;
@@ -161,7 +175,7 @@ impl S3Store {
         let result = match sending {
             Ok(mut parts) => {
                 parts.sort_by_key(|part| part.part_number);
-                upload.complete(parts).await
+                upload.complete(parts, length).await
             }
             Err(error) => Err(error),
         };

@@ -1,7 +1,10 @@
 //! A flipped bit is never restored as content, and is named.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+
+use bytes::Bytes;
 
 use super::scene::{Host, Look, Scene, assert_same, change, look, noise, plant, write};
 use crate::base::{Classify as _, ErrorKind};
@@ -9,6 +12,7 @@ use crate::objects::{Key, ObjectStore as _, Prefix};
 use crate::store::pack::{HEADER_BYTES, TRAILER_BYTES};
 use crate::store::revision::{self, RevisionRef};
 use crate::store::view::Condemned;
+use crate::workspace::WorkspaceError;
 
 fn story(error: &dyn Error) -> String {
     let mut story = error.to_string();
@@ -201,4 +205,42 @@ async fn every_copy_that_the_index_knows_is_tried_and_condemned_ones_too() {
     scene.sim.delete(&own).await.unwrap();
     scene.stranger().restore(&revision, &target).await.unwrap();
     assert_same(&look(&target), &look(&tree));
+}
+
+/// A restore once read the whole index anew for every chunk that was lost, counted chunks as files, and did not count what it fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_where_the_revision_says_is_looked_for_once() {
+    let scene = Scene::new(1);
+    let (tree, host) = (scene.path("tree"), scene.host("host"));
+    fs::create_dir(&tree).unwrap();
+    write(&tree.join("large"), &noise(1, 3 << 20));
+    for number in 0..20 {
+        write(&tree.join(format!("small-{number}")), &noise(number + 10, 3_000));
+    }
+    let report = host.save(&tree, "w").await.unwrap();
+    let (revision, expected) = (host.find(report.revision).await, look(&tree));
+    let first = scene.sim.contents();
+    let of = |top: &str, contents: &BTreeMap<Key, Bytes>| -> Vec<Key> {
+        contents.keys().filter(|key| key.as_str().starts_with(top)).cloned().collect()
+    };
+    // Another host that does not see the first one's index stores everything once more.
+    let hidden = of("idx/", &first);
+    scene.sim.delete(&hidden).await.unwrap();
+    scene.stranger().save(&tree, "other").await.unwrap();
+    for key in &hidden {
+        scene.sim.put(key, first[key].clone()).await.unwrap();
+    }
+    scene.sim.delete(&of("packs/", &first)).await.unwrap();
+    let target = scene.path("back");
+    let report = scene.stranger().restore(&revision, &target).await.unwrap();
+    assert_same(&look(&target), &expected);
+    assert!(report.fetched_bytes > 3 << 20, "{}", report.fetched_bytes);
+    // And now nothing is left.
+    scene.sim.delete(&of("packs/", &scene.sim.contents())).await.unwrap();
+    scene.sim.forget_log();
+    let error = scene.stranger().restore(&revision, &scene.path("nothing")).await.unwrap_err();
+    let WorkspaceError::Damaged { count, paths, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*count, paths.len()), (21, 10));
+    let readings = scene.sim.log().into_iter().filter(|operation| operation.key == "idx").count();
+    assert!(readings <= 2, "the index was read {readings} times");
 }

@@ -8,6 +8,8 @@
 //! | `strokes` | every write and every read fails once |
 //! | `collections` | what nobody needs goes |
 //! | `evictions` | a collector takes a save for dead |
+//! | `surrenders` | saves that are given up |
+//! | `lies` | manifests that claim what is not so |
 //! | `storms` | everything fails now and then |
 //! | `damage` | flipped bits |
 //! | `sources` | directories that are hard to read |
@@ -20,10 +22,12 @@ mod collector;
 mod damage;
 mod evictions;
 mod growth;
+mod lies;
 mod rounds;
 mod scene;
 mod sources;
 mod storms;
 mod strokes;
+mod surrenders;
 mod targets;
 mod updates;

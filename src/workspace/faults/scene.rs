@@ -16,6 +16,7 @@ use crate::base::{Discard, RevisionId, Sha256Digest, Sink, StoreId};
 use crate::objects::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, SimStore};
 use crate::store::EntryPath;
 use crate::store::revision::{self, RevisionRef};
+use crate::workspace::state::{StateKey, StateReader};
 use crate::workspace::tree::{RestoreRights, SourceTree, StatKind, WalkItem, WalkOptions, walk};
 use crate::workspace::{
     Depot, RestoreReport, RestoreSpec, SaveReport, SaveSpec, UpdateReport, WorkspaceError, WorkspaceEvent,
@@ -161,6 +162,23 @@ impl Host {
 
     pub(super) async fn find(&self, id: RevisionId) -> RevisionRef {
         self.revisions().await.into_iter().find(|revision| revision.id == id).unwrap()
+    }
+
+    /// Returns what this host remembers of a directory: by path, whether it is of the entry as it is now.
+    pub(super) fn known(&self, directory: &Path) -> BTreeMap<Vec<u8>, bool> {
+        let tree = SourceTree::open(directory).unwrap();
+        let root = tree.root_stat().unwrap();
+        let key = StateKey { store: self.depot.store, dev: root.dev, ino: root.ino };
+        let (mut reader, mut known) = (tree.reader(), BTreeMap::new());
+        let mut state = StateReader::open(&key.path(&self.depot.state_dir), &key, None);
+        while let Some(block) = state.as_mut().and_then(StateReader::next_block) {
+            for (entry, noted) in block.entries().iter().zip(&block.known) {
+                let stat = reader.stat(&entry.path).unwrap();
+                let is_now = (noted.ctime, noted.ino, noted.dev) == (stat.ctime, stat.ino, stat.dev);
+                known.insert(entry.path.as_bytes().to_vec(), is_now);
+            }
+        }
+        known
     }
 
     /// Forgets what this host knows of directories.

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::scene::{Scene, assert_same, is_root, look, noise, plant, write};
+use super::scene::{Scene, assert_same, is_root, let_times_settle, look, noise, plant, write};
 use crate::base::{Classify as _, ErrorKind};
+use crate::workspace::fill::MOST_SEEN;
 
 /// A small file system in memory.
 #[derive(Debug)]
@@ -66,6 +67,64 @@ async fn a_target_that_is_too_small_by_the_record_is_refused_before_anything_is_
     let error = host.restore(&host.revisions().await.pop().unwrap(), &place.join("x")).await.unwrap_err();
     assert!(matches!(error, crate::workspace::WorkspaceError::NoRoom { .. }), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Limit);
+}
+
+/// An update was once refused for want of room that it would have made itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_counts_the_room_that_it_makes() {
+    let scene = Scene::new(1);
+    let (tree, host) = (scene.path("tree"), scene.host("host"));
+    fs::create_dir(&tree).unwrap();
+    write(&tree.join("large"), &noise(1, 9 << 20));
+    let report = host.save(&tree, "w").await.unwrap();
+    let revision = host.find(report.revision).await;
+    let place = scene.path("small");
+    let Some(_mount) = Mount::new(&place, "size=16m") else { return };
+    fs::create_dir(place.join("surplus")).unwrap();
+    write(&place.join("surplus/large"), &noise(2, 12 << 20));
+    host.update(&revision, &place).await.unwrap();
+    assert_same(&look(&place), &look(&tree));
+    // What is beside the directory does not go.
+    fs::remove_file(place.join("large")).unwrap();
+    fs::create_dir(place.join("below")).unwrap();
+    write(&place.join("beside"), &noise(2, 12 << 20));
+    let error = host.update(&revision, &place.join("below")).await.unwrap_err();
+    assert!(matches!(error, crate::workspace::WorkspaceError::NoRoom { .. }), "{error:?}");
+}
+
+/// What others changed during a restore in place was once remembered as what was restored, where no last look had been kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_in_place_remembers_only_what_it_saw_when_it_was_done() {
+    let scene = Scene::new(1);
+    let (tree, host) = (scene.path("tree"), scene.host("host"));
+    plant(&tree, 1);
+    let report = host.save(&tree, "w").await.unwrap();
+    let revision = host.find(report.revision).await;
+    let place = scene.path("mounted");
+    let Some(mount) = Mount::new(&place, "size=64m") else { return };
+    host.restore(&revision, &place).await.unwrap();
+    let_times_settle();
+    // A file whose further name came after it was done might have been changed between the two.
+    let known = host.known(&place);
+    assert_eq!(known.get(&b"a/own"[..]), Some(&true), "{known:?}");
+    for name in [&b"a/shared"[..], b"z"] {
+        assert_eq!(known.get(name), Some(&false), "{known:?}");
+    }
+    let saved = host.save(&place, "w").await.unwrap();
+    assert_eq!(saved.written.new_bytes, 0);
+    drop(mount);
+    for number in 0..MOST_SEEN {
+        write(&tree.join(format!("many-{number}")), b"");
+    }
+    let report = host.save(&tree, "w").await.unwrap();
+    let revision = host.find(report.revision).await;
+    let place = scene.path("mounted-too");
+    let Some(_mount) = Mount::new(&place, "size=64m") else { return };
+    host.restore(&revision, &place).await.unwrap();
+    assert_same(&look(&place), &look(&tree));
+    // What stands there under the number of the first directory is of nothing that is there now.
+    let known = host.known(&place);
+    assert!(known.values().all(|is_now| !is_now), "{known:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

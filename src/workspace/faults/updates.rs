@@ -267,3 +267,60 @@ fn an_update_removes_nothing_that_it_cannot_list() {
         assert_same(&look(&tree), &expected);
     });
 }
+
+/// An owner's update once failed on a changed file that its mode let nobody write, or read.
+#[test]
+fn an_owner_updates_files_that_their_modes_close() {
+    let scene = Scene::new(1);
+    fs::set_permissions(scene.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    as_nobody(async || {
+        let (tree, host) = (scene.path("tree"), scene.host("host"));
+        fs::create_dir(&tree).unwrap();
+        let modes = [0o444, 0o000, 0o200, 0o4511];
+        let chmod = |name: &str, mode| {
+            fs::set_permissions(tree.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let fill = |seed: u64, holes: u64| {
+            for mode in modes {
+                for name in [format!("plain-{mode:o}"), format!("sparse-{mode:o}")] {
+                    chmod(&name, 0o600);
+                    write(&tree.join(&name), &noise(seed, 300_000));
+                }
+                let sparse = fs::File::options().write(true).open(tree.join(format!("sparse-{mode:o}")));
+                sparse.unwrap().set_len(holes).unwrap();
+            }
+        };
+        for mode in modes {
+            write(&tree.join(format!("plain-{mode:o}")), b"");
+            write(&tree.join(format!("sparse-{mode:o}")), b"");
+        }
+        fill(1, 2 << 20);
+        let report = host.save(&tree, "w").await.unwrap();
+        let (wanted, expected) = (host.find(report.revision).await, look(&tree));
+        for is_known in [true, false] {
+            fill(2, 3 << 20);
+            let_times_settle();
+            host.save(&tree, "w").await.unwrap();
+            for mode in modes {
+                chmod(&format!("plain-{mode:o}"), mode);
+                chmod(&format!("sparse-{mode:o}"), mode);
+            }
+            if !is_known {
+                host.forget_directories();
+            }
+            host.update(&wanted, &tree).await.unwrap();
+            assert_same(&look(&tree), &expected);
+        }
+        // A file that is to be closed to its owner can be made, and left as it is.
+        for mode in modes {
+            chmod(&format!("plain-{mode:o}"), 0o444);
+        }
+        let report = host.save(&tree, "w").await.unwrap();
+        let (closed, expected) = (host.find(report.revision).await, look(&tree));
+        host.update(&wanted, &tree).await.unwrap();
+        fill(3, 1 << 20);
+        host.forget_directories();
+        host.update(&closed, &tree).await.unwrap();
+        assert_same(&look(&tree), &expected);
+    });
+}

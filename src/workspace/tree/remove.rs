@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::attributes::path_to;
 use super::listing::Names;
-use super::stat::stat_fd;
-use super::xattrs::proc_path;
+use super::stat::{StatKind, stat_fd};
 
 /// A directory on the way down.
 struct Frame {
@@ -72,10 +72,19 @@ pub(super) fn let_owner_in(directory: BorrowedFd<'_>) -> io::Result<bool> {
     if stat.mode & 0o700 == 0o700 {
         return Ok(false);
     }
-    let mut path = Vec::new();
-    proc_path(directory, b"", &mut path);
     let mode = Mode::from_raw_mode(u32::from(stat.mode | 0o700));
-    Ok(chmodat(CWD, &path, mode, AtFlags::empty()).map(|()| true)?)
+    Ok(chmodat(CWD, path_to(directory), mode, AtFlags::empty()).map(|()| true)?)
+}
+
+/// Lets the owner of a regular file read and write it. Returns whether that changed anything.
+pub(super) fn let_owner_write(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+    let held = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = stat_fd(&held)?;
+    if stat.kind != StatKind::File || stat.mode & 0o600 == 0o600 {
+        return Ok(false);
+    }
+    let mode = Mode::from_raw_mode(u32::from(stat.mode | 0o600));
+    Ok(chmodat(CWD, path_to(held.as_fd()), mode, AtFlags::empty()).map(|()| true)?)
 }
 
 /// Opens a directory and removes all in it but directories. `None` when it has vanished or is no directory any more.

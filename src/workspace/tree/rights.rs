@@ -87,8 +87,16 @@ pub(super) struct NewOwner {
 }
 
 impl OwnerRule {
-    /// Says who is to own an entry. The names of this host are asked for only by [`OwnerRule::Names`].
+    /// Says who is to own an entry. The names of this host are asked for only by [`OwnerRule::Names`]. A number that the kernel takes
+    /// for none is left out.
     pub(super) fn apply<'a>(&self, owner: &EntryOwner, names: impl FnOnce() -> &'a Names) -> NewOwner {
+        let NewOwner { uid, gid, is_whole } = self.asked_for(owner, names);
+        let is_number = uid != Some(NO_ID) && gid != Some(NO_ID);
+        let number = |id: Option<u32>| id.filter(|id| *id != NO_ID);
+        NewOwner { uid: number(uid), gid: number(gid), is_whole: is_whole && is_number }
+    }
+
+    fn asked_for<'a>(&self, owner: &EntryOwner, names: impl FnOnce() -> &'a Names) -> NewOwner {
         let whole = |uid, gid| NewOwner { uid: Some(uid), gid: Some(gid), is_whole: true };
         match self {
             Self::Keep => whole(owner.uid, owner.gid),
@@ -135,6 +143,9 @@ impl OwnerRule {
     }
 }
 
+/// What `chown` takes for "leave it as it is", so that nobody can have this number.
+const NO_ID: u32 = u32::MAX;
+
 /// The kernel's overflow number of users and groups: `/proc/sys/kernel/overflowuid`, which nobody changes.
 pub(in crate::workspace) const NOBODY: u32 = 65_534;
 
@@ -164,6 +175,11 @@ mod tests {
         let map = OwnerRule::Map { users: vec![range], groups: vec![range] };
         assert_eq!(apply(&map, &saved), (Some(100_005), None, false));
         assert_eq!(apply(&map, &owner(1_010, 1_000, "")), (None, Some(100_000), false));
+
+        let nobody = owner(u32::MAX, 7, "");
+        assert_eq!(apply(&OwnerRule::Keep, &nobody), (None, Some(7), false));
+        assert_eq!(apply(&OwnerRule::Names, &owner(1, u32::MAX, "")), (Some(1), None, false));
+        assert_eq!(apply(&OwnerRule::Fixed { uid: u32::MAX, gid: 2 }, &saved), (None, Some(2), false));
 
         let renamed = |rule: &OwnerRule, mut owner: EntryOwner| {
             let is_whole = rule.rename(&mut owner, &names);

@@ -44,7 +44,7 @@ impl SourceTree {
     /// Returns the time by the clock that stamps the files of the tree: what is changed from now on has a `ctime` not before it.
     ///
     /// A file without a name, made in the root, tells; where that is not possible it is the kernel's coarse clock, which local file
-    /// systems use.
+    /// systems use, 2 s ago: whether the file system counts in smaller steps is not known then.
     ///
     /// # Errors
     ///
@@ -65,14 +65,19 @@ impl SourceTree {
     }
 }
 
-/// Returns the time by the clock that stamps the files of a directory's file system.
+/// 2 s: FAT, which knows no files without a name, stamps in steps of this.
+const COARSEST_STEP_SECONDS: i64 = 2;
+
+/// Returns the time by the clock that stamps the files of a directory's file system; an earlier one where only the kernel's clock can
+/// be asked.
 pub(super) fn file_system_now(directory: BorrowedFd<'_>) -> io::Result<FileTime> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     if let Ok(unnamed) = openat(directory, c".", flags, Mode::RUSR | Mode::WUSR) {
         return Ok(stat_fd(&unnamed)?.ctime);
     }
     let time = clock_gettime(ClockId::RealtimeCoarse);
-    Ok(FileTime { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0) })
+    let seconds = time.tv_sec.saturating_sub(COARSEST_STEP_SECONDS);
+    Ok(FileTime { seconds, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0) })
 }
 
 /// Reads entries of a tree. It keeps the directory of the last one open, so that entries of one directory cost one call each.

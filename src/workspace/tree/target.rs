@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::attributes::{Gift, Subject, path_to};
 use super::names::Names;
 use super::position::Position;
-use super::remove::{let_owner_in, remove_entry};
+use super::remove::{let_owner_in, let_owner_write, remove_entry};
 use super::rights::RestoreRights;
 use super::shortfalls::Shortfalls;
 use super::source::file_system_now;
@@ -53,6 +53,12 @@ impl TargetTree {
 
     pub(super) fn new(root: OwnedFd, origin: Origin) -> Self {
         Self { root: Arc::new(root), origin, names: Arc::default() }
+    }
+
+    /// Returns whether nobody else could change it so far: it was made for this, and only its user may enter it.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.origin == Origin::Fresh
     }
 
     /// Returns a writer; each thread has its own.
@@ -136,16 +142,26 @@ impl Writer {
         self.make(path, |directory, name| Ok(openat(directory, name, flags, mode)?.into()))
     }
 
-    /// Opens an existing regular file for writing; several threads may write their parts of it.
+    /// Opens an existing regular file for writing; several threads may write their parts of it. In a tree that was there before, a
+    /// file whose owner may not write it gets that permission: give it its attributes afterwards.
     ///
     /// # Errors
     ///
     /// Fails on what is no regular file, and with whatever the file system reports.
     pub fn open_file(&mut self, path: &EntryPath) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file: File = self
-            .position
-            .at(path, |directory, name| Ok(openat(directory, name, flags, Mode::empty())?.into()))?;
+        let origin = self.tree.origin;
+        let file: File = self.position.at(path, |directory, name| {
+            let open = || openat(directory, name, flags, Mode::empty());
+            match open() {
+                Err(Errno::ACCESS)
+                    if origin == Origin::Existing && let_owner_write(directory, name).unwrap_or(false) =>
+                {
+                    Ok(open()?.into())
+                }
+                opened => Ok(opened?.into()),
+            }
+        })?;
         if stat_fd(&file)?.kind == StatKind::File { Ok(file) } else { Err(not_the_kind()) }
     }
 
