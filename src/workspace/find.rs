@@ -56,6 +56,16 @@ impl fmt::Display for RevisionReference {
     }
 }
 
+impl RevisionReference {
+    /// Returns the only one of these revisions that this means by its id; a bare name may be one.
+    pub(super) fn only_by_id(&self, of: &[RevisionRef]) -> Result<Option<RevisionRef>, WorkspaceError> {
+        match self {
+            Self::Name(name) => IdPrefix::parse(name.as_str()).map_or(Ok(None), |id| only(of, &id)),
+            Self::NameId(_, id) => only(of, id),
+        }
+    }
+}
+
 impl FromStr for RevisionReference {
     type Err = WorkspaceError;
 
