@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::depot::Depot;
 use super::error::WorkspaceError;
+use super::event::WorkspaceEvent;
 use super::list::{ListedRevision, RevisionSummary, list};
 use super::mark::{pins, touches};
 use super::policy::{Candidate, CandidateRecord, KeepReason, PolicySet, Verdict, decide};
 use super::remove::{WRITES, bury};
-use crate::base::{RevisionId, WorkspaceName, now};
+use crate::base::{RevisionId, Sink, WorkspaceName, now};
 use crate::store::StoreError;
 use crate::store::revision::{self, RevisionRef};
 
@@ -109,7 +110,9 @@ pub async fn plan_prune(
     scope: &PruneScope,
     policies: &PolicySet,
     now: Timestamp,
+    sink: &dyn Sink<WorkspaceEvent>,
 ) -> Result<PrunePlan, WorkspaceError> {
+    sink.emit(WorkspaceEvent::Step { name: "reading records" });
     let mut listed = Vec::new();
     match scope {
         PruneScope::All => listed = list(depot, None).await?,
@@ -129,6 +132,7 @@ pub async fn plan_prune(
     }
     let mut uses = BTreeMap::new();
     if policies.asks_for_uses() {
+        sink.emit(WorkspaceEvent::Step { name: "reading when revisions were used" });
         let asked: BTreeSet<&WorkspaceName> = listed.iter().map(|it| &it.revision.workspace).collect();
         uses = match (scope, asked.first()) {
             (PruneScope::Named(_), Some(only)) if asked.len() == 1 => touches(depot, Some(only)).await?,
@@ -186,6 +190,7 @@ fn decide_all(
 pub async fn prune(
     depot: &Depot,
     plan: PrunePlan,
+    sink: &dyn Sink<WorkspaceEvent>,
     cancel: &CancellationToken,
 ) -> Result<PruneReport, WorkspaceError> {
     let doomed: Vec<RevisionRef> = plan
@@ -196,6 +201,7 @@ pub async fn prune(
         .collect();
     let mut outcomes: BTreeMap<RevisionRef, PruneOutcome> = BTreeMap::new();
     if !doomed.is_empty() {
+        sink.emit(WorkspaceEvent::Step { name: "removing" });
         let only = only_workspace(&doomed).cloned();
         let still_safe = look_again(depot, &plan, doomed, only.as_ref(), &mut outcomes).await?;
         let at = now();
@@ -276,7 +282,7 @@ fn only_workspace(revisions: &[RevisionRef]) -> Option<&WorkspaceName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Classify as _, ErrorKind};
+    use crate::base::{Classify as _, Discard, ErrorKind};
     use crate::workspace::policy::{PrunePolicy, PruneRules};
     use crate::workspace::tests::Place;
     use crate::workspace::{SaveSpec, Selection, pin, remove, undo};
@@ -295,7 +301,7 @@ mod tests {
     }
 
     async fn planned(place: &Place, policies: &PolicySet) -> PrunePlan {
-        plan_prune(&place.depot, &PruneScope::All, policies, now()).await.unwrap()
+        plan_prune(&place.depot, &PruneScope::All, policies, now(), &Discard).await.unwrap()
     }
 
     fn doomed(plan: &PrunePlan) -> Vec<RevisionId> {
@@ -318,7 +324,7 @@ mod tests {
         assert_eq!(plan.items()[1].record.as_ref().unwrap().counts.bytes, 5);
         assert_eq!(doomed(&plan), [saved[1].id]);
         assert_eq!(left(&place).await.len(), 4);
-        let report = prune(&place.depot, plan, &CancellationToken::new()).await.unwrap();
+        let report = prune(&place.depot, plan, &Discard, &CancellationToken::new()).await.unwrap();
         assert_eq!((report.removed(), report.failed(), report.items.len()), (1, 0, 4));
         assert_eq!(left(&place).await, [saved[0].id, saved[2].id, saved[3].id]);
         assert!(doomed(&planned(&place, &last(2)).await).is_empty());
@@ -331,7 +337,7 @@ mod tests {
         let plan = planned(&place, &last(1)).await;
         pin(&place.depot, &saved[0], "kept").await.unwrap();
         remove(&place.depot, &Selection::One(saved[1].clone())).await.unwrap();
-        let report = prune(&place.depot, plan, &CancellationToken::new()).await.unwrap();
+        let report = prune(&place.depot, plan, &Discard, &CancellationToken::new()).await.unwrap();
         let outcomes: Vec<_> = report.items.iter().map(|(_, outcome)| outcome).collect();
         assert!(matches!(
             outcomes.as_slice(),
@@ -347,7 +353,7 @@ mod tests {
         let saved = a_history(&place, 3).await;
         let plan = planned(&place, &last(1)).await;
         remove(&place.depot, &Selection::One(saved[2].clone())).await.unwrap();
-        let report = prune(&place.depot, plan, &CancellationToken::new()).await.unwrap();
+        let report = prune(&place.depot, plan, &Discard, &CancellationToken::new()).await.unwrap();
         assert_eq!(report.removed(), 0);
         assert_eq!(left(&place).await, [saved[0].id, saved[1].id]);
     }
@@ -362,10 +368,10 @@ mod tests {
         let plan = planned(&place, &last(1)).await;
         assert_eq!(doomed(&plan), [saved[0].id]);
         let only = PruneScope::Named(["other".parse().unwrap()].into());
-        let plan = plan_prune(&place.depot, &only, &last(1), now()).await.unwrap();
+        let plan = plan_prune(&place.depot, &only, &last(1), now(), &Discard).await.unwrap();
         assert_eq!((plan.items().len(), doomed(&plan).len()), (1, 0));
         let none = PruneScope::Named(["none".parse().unwrap()].into());
-        let error = plan_prune(&place.depot, &none, &last(1), now()).await.unwrap_err();
+        let error = plan_prune(&place.depot, &none, &last(1), now(), &Discard).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
@@ -392,11 +398,11 @@ mod tests {
         let touched = later.checked_sub(jiff::SignedDuration::from_hours(1)).unwrap();
         let record = format!("{{\"version\":1,\"touched\":\"{touched}\"}}");
         place.depot.objects.put(&key, record.into()).await.unwrap();
-        let plan = plan_prune(&place.depot, &PruneScope::All, &policies, later).await.unwrap();
+        let plan = plan_prune(&place.depot, &PruneScope::All, &policies, later, &Discard).await.unwrap();
         assert_eq!(doomed(&plan), [saved[1].id]);
         // A note that cannot be understood is a use.
         place.depot.objects.put(&key, "{".into()).await.unwrap();
-        let plan = plan_prune(&place.depot, &PruneScope::All, &policies, later).await.unwrap();
+        let plan = plan_prune(&place.depot, &PruneScope::All, &policies, later, &Discard).await.unwrap();
         assert_eq!(doomed(&plan), [saved[1].id]);
     }
 
@@ -405,7 +411,7 @@ mod tests {
         let place = Place::new();
         let saved = a_history(&place, 2).await;
         let plan = planned(&place, &last(1)).await;
-        prune(&place.depot, plan, &CancellationToken::new()).await.unwrap();
+        prune(&place.depot, plan, &Discard, &CancellationToken::new()).await.unwrap();
         let report = undo(&place.depot, &saved[0]).await.unwrap();
         assert_eq!(left(&place).await, [saved[1].id, report.revision]);
     }
@@ -417,7 +423,7 @@ mod tests {
         let plan = planned(&place, &last(1)).await;
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let error = prune(&place.depot, plan, &cancel).await.unwrap_err();
+        let error = prune(&place.depot, plan, &Discard, &cancel).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert_eq!(left(&place).await.len(), 3);
     }
