@@ -276,6 +276,32 @@ impl Fetcher {
         Ok(bytes.filter(|bytes| bytes.len() as u64 == run.length))
     }
 
+    /// Plans again, by the index: for chunks that are not where the revision says, because a collector moved them. Those that the
+    /// index does not know are returned apart. It is read when it is needed first, and not anew after that.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store does not answer.
+    pub async fn replan(
+        &self,
+        wanted: Vec<(ChunkId, u32)>,
+    ) -> Result<(Vec<Run>, Vec<(ChunkId, u32)>), StoreError> {
+        if wanted.is_empty() {
+            return Ok((Vec::new(), wanted));
+        }
+        let view = self.view(false).await?;
+        let planned = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::with_capacity(wanted.len());
+            for (id, _) in &wanted {
+                let place = view.places(id)?.into_iter().next();
+                found.extend(place.map(|(info, location)| (*id, info.pack, location)));
+            }
+            Ok(Self::plan(&Locations::of(found), wanted))
+        });
+        let planned = planned.await.map_err(io::Error::other).and_then(|planned| planned);
+        planned.map_err(|source| StoreError::Local { action: "read the cached index", source })
+    }
+
     /// Begins to look for chunks that are not where the revision says.
     #[must_use]
     pub fn rescue(&self) -> Rescue<'_> {
@@ -330,7 +356,25 @@ impl Fetcher {
 
     async fn read_batch(&self, batch: Batch) -> Result<Vec<Bytes>, StoreError> {
         let mut found: Vec<Option<Bytes>> = vec![None; batch.ids.len()];
-        for run in batch.runs {
+        self.read_runs(batch.runs, &mut found).await?;
+        let missing = batch.ids.iter().copied().zip(0..).zip(&found).filter(|(_, found)| found.is_none());
+        let (runs, _) = self.replan(missing.map(|(wanted, _)| wanted).collect()).await?;
+        self.read_runs(runs, &mut found).await?;
+        let mut chunks = Vec::with_capacity(found.len());
+        let mut rescue = self.rescue();
+        for (id, content) in batch.ids.into_iter().zip(found) {
+            chunks.push(match content {
+                Some(content) => content,
+                None => rescue.chunk(id).await?,
+            });
+        }
+        self.fetched_bytes.fetch_add(rescue.take_fetched_bytes(), Ordering::Relaxed);
+        Ok(chunks)
+    }
+
+    /// Reads runs; what is sound goes to the places that the tags tell.
+    async fn read_runs(&self, runs: Vec<Run>, found: &mut [Option<Bytes>]) -> Result<(), StoreError> {
+        for run in runs {
             let Some(bytes) = self.fetch(&run).await? else { continue };
             self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let opened = tokio::task::spawn_blocking(move || {
@@ -352,16 +396,7 @@ impl Fetcher {
                 }
             }
         }
-        let mut chunks = Vec::with_capacity(found.len());
-        let mut rescue = self.rescue();
-        for (id, content) in batch.ids.into_iter().zip(found) {
-            chunks.push(match content {
-                Some(content) => content,
-                None => rescue.chunk(id).await?,
-            });
-        }
-        self.fetched_bytes.fetch_add(rescue.take_fetched_bytes(), Ordering::Relaxed);
-        Ok(chunks)
+        Ok(())
     }
 }
 

@@ -276,12 +276,26 @@ impl Filler {
             missing: Mutex::new(unknown),
             has_failed: AtomicBool::new(false),
         });
-        let cores = Arc::new(Semaphore::new(self.jobs.max(1)));
         let empties = empty.chunks(EMPTY_FILES).map(|files| Work::Empty(files.to_vec())).collect::<Vec<_>>();
-        let work = empties.into_iter().chain(runs.into_iter().map(Work::Run));
+        self.work(&job, empties.into_iter().chain(runs.into_iter().map(Work::Run))).await?;
+        // A collector may have moved what the revision's packs held.
+        let missing = std::mem::take(&mut *lock(&job.missing));
+        let (runs, unknown) = self.fetcher.replan(missing).await?;
+        lock(&job.missing).extend(unknown);
+        self.work(&job, runs.into_iter().map(Work::Run)).await?;
+        self.rescue(&job, losses).await
+    }
+
+    /// Does work on as many threads as there may be.
+    async fn work(
+        self: &Arc<Self>,
+        job: &Arc<FillJob>,
+        work: impl Iterator<Item = Work> + Send,
+    ) -> Result<(), WorkspaceError> {
+        let cores = Arc::new(Semaphore::new(self.jobs.max(1)));
         let mut works = stream::iter(work)
             .map(|work| {
-                let (job, cores) = (Arc::clone(&job), Arc::clone(&cores));
+                let (job, cores) = (Arc::clone(job), Arc::clone(&cores));
                 async move { tokio::spawn(job.work(work, cores)).await.map_err(stopped)? }
             })
             .buffer_unordered(self.jobs.max(1) + AHEAD);
@@ -293,9 +307,7 @@ impl Filler {
                 ended = result;
             }
         }
-        drop(works);
-        ended?;
-        self.rescue(&job, losses).await
+        ended
     }
 
     /// Looks for what was not where the revision says, and counts the files of what is nowhere.

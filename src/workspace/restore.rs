@@ -69,8 +69,8 @@ pub struct RestoreReport {
 /// Restores a revision to a directory that does not exist yet, or is empty.
 ///
 /// Publishing by a rename is the commit point: before it nothing stands under the final name, and what a crash leaves is a directory
-/// `.<name>.restore-…` beside it. An empty directory that cannot be replaced, since something is mounted on it or this process stands in
-/// it, is written in place: there is no commit point then, a restore that fails clears it, and a crash leaves half a tree in it. Every
+/// `.<name>.restore-…` beside it. An empty directory that cannot be replaced, since something is mounted on it, this process stands in
+/// it or the directory above may not be changed, is written in place: there is no commit point then, a restore that fails clears it, and a crash leaves half a tree in it. Every
 /// chunk is verified. Needs no right to write to the store; where there is one, the use is noted
 /// ([`touch`]).
 ///

@@ -30,7 +30,8 @@ Examples:
   kiln workspace restore app ./there --map-uid 1000:2000 --map-gid 1000:2000
 
 A directory that is not there yet, or is empty, appears under its name when it is whole; \
-an empty one that something is mounted on, or that is the current directory, is written in place and cleared again when the restore fails. With --update an existing one becomes \
+an empty one that cannot be replaced, since something is mounted on it, it is the current directory, or the directory above may not be \
+changed, is written in place and cleared again when the restore fails. With --update an existing one becomes \
 equal to the revision, and only what differs is written. With - standard output is the archive and nothing else; a stream and a \
 container get everything as it was saved, setuid bits, devices and capabilities too. What entries could not be given, such as owners for want of a right, is counted and said.";
 

@@ -279,7 +279,7 @@ impl Copying<'_> {
 
     /// Looks for another copy of a chunk that is not what was written. Where there is none its pack must stay.
     async fn rescue(&mut self, id: ChunkId, pack_of: &BTreeMap<ChunkId, u32>) -> Result<(), GcError> {
-        match self.fetcher.rescue(id).await {
+        match self.fetcher.rescue().chunk(id).await {
             Ok(content) => {
                 let builder = self.builder.take();
                 let made = self.append(move || {

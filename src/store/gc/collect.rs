@@ -94,6 +94,8 @@ impl Collector<'_> {
         self.condemn().await?;
         self.delete().await?;
         self.forget().await?;
+        let swept = self.objects().sweep(LEFTOVER_AGE).await?;
+        self.report.swept = (swept.count, swept.bytes);
         Ok(self.report)
     }
 
@@ -312,6 +314,9 @@ impl Collector<'_> {
         Ok(())
     }
 }
+
+/// Files that killed saves left are older than this.
+const LEFTOVER_AGE: Duration = Duration::from_hours(24);
 
 /// Tells a plan.
 fn told(survey: &Survey, choice: &Choice, spec: &GcSpec) -> GcPlan {

@@ -154,7 +154,7 @@ impl<'a> Reach<'a> {
         drop(opened);
         for id in lost {
             let unreadable = |source| GcError::Unreadable { source };
-            let bytes = fetcher.rescue(id).await.map_err(unreadable)?;
+            let bytes = fetcher.rescue().chunk(id).await.map_err(unreadable)?;
             children.append(&mut children_of(kind, &id, &bytes, fetcher).map_err(unreadable)?);
         }
         for (kind, id) in children {

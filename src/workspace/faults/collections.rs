@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::scene::{Host, Look, Scene, change, let_times_settle, look, noise, plant, write};
 use crate::base::{ChunkId, Discard, RevisionId};
-use crate::objects::{Key, ObjectStore as _, Prefix};
+use crate::objects::{Key, ObjectStore as _, Prefix, SimDeed};
 use crate::store::gc::{
     GcError, GcPlan, GcReport, GcSpec, PackReason, RepairReport, RepairSpec, collect, plan, repair,
 };
@@ -308,6 +308,39 @@ async fn a_manifest_that_cannot_be_read_stops_the_collection_before_anything_is_
     let unreadable = host.find(saved[2].0).await.key().unwrap();
     assert!(scene.sim.corrupt(&unreadable, 200));
     assert!(host.collect(&at_once()).await.is_err());
+}
+
+/// Old records name packs that are gone; what was in them is read by the index, many chunks at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_what_a_collection_moved_asks_no_more_often_than_before() {
+    let scene = Scene::new(12);
+    let host = scene.host("one");
+    let tree = scene.path("tree");
+    fs::create_dir_all(&tree).unwrap();
+    for number in 0..400 {
+        write(&tree.join(format!("{number}")), &noise(number, 2_000));
+    }
+    write(&tree.join("half"), &noise(999, 1 << 20));
+    let first = host.save(&tree, "w").await.unwrap().revision;
+    fs::remove_file(tree.join("half")).unwrap();
+    let_times_settle();
+    let second = host.save(&tree, "w").await.unwrap().revision;
+    let expected = look(&tree);
+    let reads = async || {
+        let stranger = scene.stranger();
+        let revision = stranger.find(second).await;
+        scene.sim.forget_log();
+        let target = scene.new_path();
+        stranger.restore(&revision, &target).await.unwrap();
+        super::scene::assert_same(&look(&target), &expected);
+        scene.sim.count(SimDeed::Range) + scene.sim.count(SimDeed::Get)
+    };
+    let before = reads().await;
+    host.remove(first).await;
+    let report = host.collect(&at_once()).await.unwrap();
+    assert!(report.moved.0 >= 400 && report.deleted.0 > 0, "{report:?}");
+    let after = reads().await;
+    assert!(after <= before + 8, "{after} reads, and {before} before");
 }
 
 impl Host {

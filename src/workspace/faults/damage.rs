@@ -5,14 +5,15 @@ use std::error::Error;
 use std::fs;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
-use super::scene::{Host, Look, Scene, assert_same, change, look, noise, plant, write};
+use super::scene::{Host, Look, Scene, assert_same, change, everything, look, noise, plant, quiet, write};
 use crate::base::{Classify as _, ErrorKind};
 use crate::objects::{Key, ObjectStore as _, Prefix};
 use crate::store::pack::{HEADER_BYTES, TRAILER_BYTES};
 use crate::store::revision::{self, RevisionRef};
 use crate::store::view::Condemned;
-use crate::workspace::WorkspaceError;
+use crate::workspace::{WorkspaceError, restore};
 
 fn story(error: &dyn Error) -> String {
     let mut story = error.to_string();
@@ -243,4 +244,43 @@ async fn what_is_not_where_the_revision_says_is_looked_for_once() {
     assert_eq!((*count, paths.len()), (21, 10));
     let readings = scene.sim.log().into_iter().filter(|operation| operation.key == "idx").count();
     assert!(readings <= 2, "the index was read {readings} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_for_lost_chunks_can_be_cancelled() {
+    let scene = Scene::new(1);
+    let (tree, host) = (scene.path("tree"), scene.host("host"));
+    fs::create_dir(&tree).unwrap();
+    for number in 0..300 {
+        write(&tree.join(format!("file-{number}")), &noise(number, 500));
+    }
+    let report = host.save(&tree, "w").await.unwrap();
+    let revision = host.find(report.revision).await;
+    for (key, length) in keys_of(&scene, "packs").await {
+        for at in (0..length).step_by(100) {
+            assert!(scene.sim.corrupt(&key, at));
+        }
+    }
+    let target = scene.path("back");
+    let search = async |cancel: CancellationToken| {
+        restore(&scene.host("reader").depot, &revision, &target, &everything(), quiet(), &cancel).await
+    };
+    scene.sim.forget_log();
+    let error = search(CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let all = scene.sim.log().len();
+    assert!(all > 300, "{all}");
+    scene.sim.forget_log();
+    scene.sim.stall_after("reader", u64::try_from(all).unwrap() - 250);
+    let cancel = CancellationToken::new();
+    let watch = async {
+        while !scene.sim.is_stalled("reader") {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        cancel.cancel();
+        scene.sim.resume("reader");
+    };
+    let (result, ()) = tokio::join!(search(cancel.clone()), watch);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(scene.sim.log().len() < all - 200);
 }

@@ -15,11 +15,12 @@ use crate::objects::{Key, ObjectInfo, ObjectStore, ObjectsError, Prefix, SimDeed
 use crate::workspace::contents::POISON;
 use crate::workspace::{SaveSpec, WorkspaceError, save};
 
-/// A store whose uploads of files take their time.
+/// A store whose uploads of files last until their session has ended, or ten seconds.
 #[derive(Debug)]
 struct Slow {
     inner: SimStore,
     began: AtomicBool,
+    ended: AtomicBool,
 }
 
 #[async_trait]
@@ -30,7 +31,12 @@ impl ObjectStore for Slow {
 
     async fn put_file(&self, key: &Key, path: &Path) -> Result<(), ObjectsError> {
         self.began.store(true, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        for _ in 0..1_000 {
+            if self.ended.load(Ordering::SeqCst) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.inner.put_file(key, path).await
     }
 
@@ -51,7 +57,9 @@ impl ObjectStore for Slow {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<(), ObjectsError> {
-        self.inner.delete(keys).await
+        self.inner.delete(keys).await?;
+        self.ended.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     fn place(&self) -> String {
@@ -70,7 +78,8 @@ async fn uploads_end_before_the_session_of_a_save_that_is_given_up() {
     for number in 0..4 {
         write(&tree.join(format!("large-{number}")), &noise(number, 20 << 20));
     }
-    let slow = Arc::new(Slow { inner: scene.sim.actor("host"), began: AtomicBool::new(false) });
+    let inner = scene.sim.actor("host");
+    let slow = Arc::new(Slow { inner, began: AtomicBool::new(false), ended: AtomicBool::new(false) });
     let host = scene.host_on("host", Arc::clone(&slow) as Arc<dyn ObjectStore>);
     let cancel = CancellationToken::new();
     let (watched, later) = (Arc::clone(&slow), cancel.clone());
