@@ -218,8 +218,11 @@ async fn same_content(depot: &Depot, removed: &Revision) -> Result<Vec<RevisionI
 mod tests {
     use std::sync::Arc;
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::base::{Classify as _, ErrorKind};
+    use crate::base::{Classify as _, Discard, ErrorKind};
+    use crate::store::gc::{GcSpec, collect};
     use crate::store::view::Condemned;
     use crate::workspace::tests::{Place, seen};
     use crate::workspace::{RestoreSpec, SaveSpec, Selection, list, remove, show};
@@ -241,6 +244,7 @@ mod tests {
     async fn what_was_removed_comes_back_as_the_newest_with_its_labels() {
         let place = Place::new();
         let first = saved(&place, &[("env", "prod")]).await;
+        let tree = seen(&place.path("tree"));
         let second = saved(&place, &[]).await;
         remove(&place.depot, &Selection::One(first.clone())).await.unwrap();
         let there = removed(&place.depot, None).await.unwrap();
@@ -260,7 +264,7 @@ mod tests {
         let again = undo(&place.depot, &first).await.unwrap();
         assert_eq!(again.earlier, [report.revision]);
         place.try_restore("back", &RestoreSpec::default()).await.unwrap();
-        assert_eq!(seen(&place.path("back")).len(), seen(&place.path("tree")).len());
+        assert_eq!(seen(&place.path("back")), tree);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -333,5 +337,26 @@ mod tests {
         for prefix in ["sess", "beat"] {
             assert!(objects.list(&Prefix::new(prefix).unwrap()).await.unwrap().is_empty());
         }
+    }
+
+    /// The whole way: removed, condemned, brought back, and what is brought back outlives the deletion of what it was made of.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_brought_back_within_the_grace_outlives_it() {
+        let place = Place::new();
+        let revision = saved(&place, &[]).await;
+        let collected = async |grace: Duration| {
+            let spec = GcSpec { grace, ..GcSpec::default() };
+            let (cache, cancel) = (place.depot.index_cache(), CancellationToken::new());
+            collect(&place.depot.objects, &cache, &spec, &Discard, &cancel).await.unwrap()
+        };
+        remove(&place.depot, &Selection::One(revision.clone())).await.unwrap();
+        assert!(collected(Duration::from_hours(1)).await.condemned.0 > 0);
+        let report = undo(&place.depot, &revision).await.unwrap();
+        assert!(report.uploaded_bytes > 0);
+        let second = collected(Duration::ZERO).await;
+        assert!(second.deleted.0 > 0 && second.forgotten == 1 && second.lost.is_empty(), "{second:?}");
+        place.try_restore("back", &RestoreSpec::default()).await.unwrap();
+        assert_eq!(seen(&place.path("back")), seen(&place.path("tree")));
+        assert_eq!(undo(&place.depot, &revision).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

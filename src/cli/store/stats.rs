@@ -164,27 +164,21 @@ fn human(view: &StatsView, now: Timestamp, paint: Paint) -> String {
         count => format!("{count} more are removed and wait for the end of the grace"),
     };
     let quota = view.quota_bytes.map_or_else(String::new, |quota| {
-        format!("; {} of the quota of {}", percent(view.stored_bytes, quota), ByteSize(quota))
+        format!("{} of the quota of {}", percent(view.stored_bytes, quota), ByteSize(quota))
     });
     let compressed = times(view.compression_ratio, "compressed");
     let row = |name: &str, value: String, said: String| vec![paint.bold(name), value, said];
     let of = format!("of {} workspaces", view.workspaces.len());
-    let mut text = table(&[
-        row("store", view.store.clone(), String::new()),
-        row(
-            "revisions",
-            view.revisions.to_string(),
-            [of, removed].join("; ").trim_end_matches("; ").to_owned(),
-        ),
+    let joined =
+        |parts: [String; 2]| parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+    let mut text = format!("{}\n", paint.bold(&view.store));
+    text.push_str(&table(&[
+        row("revisions", view.revisions.to_string(), joined([of, removed])),
         row("logical", size(view.logical_bytes), "what the revisions hold, holes left out".to_owned()),
         row("unique", size(view.unique_bytes), times(view.dedup_ratio, "deduplicated")),
-        row(
-            "stored",
-            size(view.stored_bytes),
-            format!("{compressed}{quota}").trim_start_matches("; ").to_owned(),
-        ),
+        row("stored", size(view.stored_bytes), joined([compressed, quota])),
         row("index", size(view.index_bytes), format!("{} segments, {} chunks", view.segments, view.chunks)),
-    ]);
+    ]));
     text.push('\n');
     text.push_str(&picture(view, paint));
     text.push_str(&told(view, paint));
@@ -198,29 +192,50 @@ fn human(view: &StatsView, now: Timestamp, paint: Paint) -> String {
     text
 }
 
-/// A part of the stored bytes: its name, how many, what fills its cells, and what is said of it.
-type Part = (&'static str, u64, String, &'static str);
+/// A part of the stored bytes.
+struct Part {
+    name: &'static str,
+    bytes: u64,
+    /// A cell of the bar: drawn where somebody looks, and plain.
+    cell: [&'static str; 2],
+    paint: fn(Paint, &str) -> String,
+    said: &'static str,
+}
 
 /// Draws a bar of live, dead, condemned and pending bytes, with a line on each.
 fn picture(view: &StatsView, paint: Paint) -> String {
     if view.stored_bytes == 0 {
         return "the store holds no packs\n".to_owned();
     }
-    let cell = |drawn: &str, plain: &str| if paint.is_on() { drawn.to_owned() } else { plain.to_owned() };
+    let part = |name, bytes, cell, paint, said| Part { name, bytes, cell, paint, said };
     let parts: [Part; 4] = [
-        ("live", view.live_bytes, paint.good(&cell("█", "#")), "revisions need them"),
-        ("dead", view.dead_bytes, paint.bad(&cell("▓", "x")), "nothing needs them; `kiln gc` condemns them"),
-        ("condemned", view.condemned_bytes, paint.warn(&cell("▒", "o")), "deleted once the grace is over"),
-        ("in work", view.pending_bytes, paint.dim(&cell("░", "?")), "of saves that have not ended"),
+        part("live", view.live_bytes, ["█", "#"], Paint::good, "revisions need them"),
+        part("dead", view.dead_bytes, ["▓", "x"], Paint::bad, "nothing needs them; `kiln gc` condemns them"),
+        part(
+            "condemned",
+            view.condemned_bytes,
+            ["▒", "o"],
+            Paint::warn,
+            "deleted once the grace of `kiln gc` is over",
+        ),
+        part("in work", view.pending_bytes, ["░", "?"], Paint::dim, "of saves that have not ended"),
     ];
-    let cells = cells(&parts.each_ref().map(|part| part.1), BAR);
-    let bar: String = parts.iter().zip(cells).map(|((_, _, cell, _), count)| cell.repeat(count)).collect();
+    let cells = cells(&parts.each_ref().map(|part| part.bytes), BAR);
+    let drawn = |part: &Part, count: usize| match count {
+        0 => String::new(),
+        count => {
+            let [drawn, plain] = part.cell;
+            (part.paint)(paint, &if paint.is_on() { drawn } else { plain }.repeat(count))
+        }
+    };
+    let bar: String = parts.iter().zip(cells).map(|(part, count)| drawn(part, count)).collect();
     let rows: Vec<Vec<String>> = parts
         .iter()
-        .filter(|(_, bytes, _, _)| *bytes > 0)
-        .map(|(name, bytes, cell, said)| {
-            let share = percent(*bytes, view.stored_bytes);
-            vec![cell.clone(), (*name).to_owned(), ByteSize(*bytes).to_string(), share, (*said).to_owned()]
+        .filter(|part| part.bytes > 0)
+        .map(|part| {
+            let share = percent(part.bytes, view.stored_bytes);
+            let size = ByteSize(part.bytes).to_string();
+            vec![drawn(part, 1), part.name.to_owned(), size, share, part.said.to_owned()]
         })
         .collect();
     format!("[{bar}]\n{}", table(&rows))
@@ -292,12 +307,16 @@ fn growth(trend: &TrendView, paint: Paint) -> String {
         true => format!(" |{}|", trend.points.iter().map(bar).collect::<String>()),
         false => String::new(),
     };
+    let now = match trend.period {
+        "day" => "today".to_owned(),
+        period => format!("this {period}"),
+    };
     format!(
-        "\n{} since {}, {} of it this {}{drawn}; packs that are still there\n",
-        paint.bold(&format!("written by {}: {}", trend.period, ByteSize(all))),
+        "\n{} {} since {}, {} of it {now}{drawn}; packs that are still there\n",
+        paint.bold("written"),
+        ByteSize(all),
         first.from,
         ByteSize(last),
-        trend.period,
     )
 }
 
@@ -361,9 +380,10 @@ mod tests {
         let view = StatsView { quota_bytes: Some(2 << 30), ..StatsView::new(&report) };
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
         let text = human(&view, now, Paint::new(false));
-        assert!(text.contains("[#########################xxxxxxxxxxxxoooooooooooo"), "{text}");
+        assert!(text.contains("[########################xxxxxxxxxxxxxooooooooooooo]"), "{text}");
         assert!(
-            text.contains("deduplicated 10.0 times") && text.contains("compressed 6.0 times; 50.0%"),
+            text.contains("deduplicated 10.0 times")
+                && text.contains("compressed 6.0 times; 50.0% of the quota"),
             "{text}"
         );
         assert!(text.is_ascii(), "{text}");

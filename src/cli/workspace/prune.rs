@@ -28,13 +28,13 @@ Examples:
   kiln workspace prune app --keep-last 3 --keep-daily 7
   kiln workspace prune --all --keep-within 30d --keep-label release --apply
   kiln workspace prune --all --unused-for 90d --json | jq -r '.items[] | select(.action == \"remove\").reference'
-  kiln workspace prune --all --apply        # by the policies of kiln.toml
+  kiln workspace prune --all --apply
 
 A revision stays that any rule keeps; the others go, or with --unused-for those of them that nobody saved or restored for so long. \
 Whatever the rules say, pinned revisions stay, those whose records are damaged, and the newest of each workspace. Ages count from \
 now; hours, days, weeks (from Monday) and months are those of UTC, and those without a revision are not counted.
 
-Policies can stand in kiln.toml; the first that fits a workspace's name counts, and one that none fits is left alone:
+Without a rule the policies of kiln.toml decide: the first that fits a workspace's name counts, and a workspace that none fits is left alone:
 
   [[workspace.prune]]
   workspaces = [\"ci-*\", \"tmp-?\"]     # left out: all

@@ -15,15 +15,15 @@ use crate::workspace::{self, RemovedRevision, RevisionReference, UndoReport};
 /// Examples for the help.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  kiln workspace undo                       # lists what can be brought back
+  kiln workspace undo --list
   kiln workspace undo app@01jqz3k5p8
-  kiln workspace undo app                   # the newest of those of app that were removed last
+  kiln workspace undo app
 
 The content comes back as a new revision with the same labels, which is then the newest of its workspace; the removed one itself \
 stays removed. Nothing is uploaded but what a collector was about to delete. That works until the grace of `kiln gc` is over, 24 \
 hours unless it is told otherwise; after that the exit code is 4.
 
-REF is a workspace's name, name@id or an id; ids may be shortened.";
+REF is name@id, an id, or a workspace's name: then the newest of those of it that were removed last. Ids may be shortened.";
 
 /// Characters of an id in the table.
 const SHORT_ID: usize = 10;
