@@ -5,7 +5,13 @@
 //! ten million chunks need a few gigabytes of disk. Such a store can be planned, and not restored.
 
 #![expect(clippy::unwrap_used, reason = "a generator that cannot set its stage should stop")]
-#![expect(clippy::cast_possible_truncation, reason = "the numbers of a generated store are small")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the numbers of a generated store are small"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -75,7 +81,6 @@ struct Fleet {
     /// Where chunks of manifests lie that were stored already.
     stored: HashMap<ChunkId, PackInfo>,
     pending: Vec<(ChunkId, Vec<u8>)>,
-    chunks: usize,
 }
 
 #[tokio::main]
@@ -96,7 +101,6 @@ async fn main() {
         rows: Vec::new(),
         stored: HashMap::new(),
         pending: Vec::new(),
-        chunks: 0,
     };
     let each = wanted.revisions / wanted.workspaces;
     let growth = 1.0 + (each - 1) as f64 * wanted.change / 100.0;
@@ -105,7 +109,6 @@ async fn main() {
     let files = first_chunks * 8 / (7 + CHUNKS_OF_LARGE);
     for workspace in 0..wanted.workspaces {
         fleet.workspace(&format!("w{workspace:03}"), files, each, wanted.change).await;
-        println!("workspace {workspace}: {} chunks so far", fleet.chunks);
     }
     fleet.segment().await;
 }
@@ -129,8 +132,8 @@ impl Fleet {
                 let runs = ((files as f64 * change / 100.0 / RUN as f64) as usize).max(1);
                 for _ in 0..runs {
                     let from = self.random.usize(..files);
-                    for file in from..(from + RUN).min(files) {
-                        contents[file] = self.content(file).await;
+                    for (file, content) in contents.iter_mut().enumerate().skip(from).take(RUN) {
+                        *content = self.content(file).await;
                     }
                 }
             }
@@ -174,12 +177,11 @@ impl Fleet {
     }
 
     async fn content(&mut self, file: usize) -> Vec<ChunkRef> {
-        let count = if file % 8 == 0 { CHUNKS_OF_LARGE } else { 1 };
+        let count = if file.is_multiple_of(8) { CHUNKS_OF_LARGE } else { 1 };
         let mut refs = Vec::with_capacity(count);
         for _ in 0..count {
             let id = self.id();
             self.data.push((id, CHUNK_BYTES));
-            self.chunks += 1;
             refs.push(ChunkRef { id, length: CHUNK_BYTES });
             if self.data.len() >= (CHUNKS_OF_FRAME * FRAMES_OF_PACK) as usize {
                 self.data_pack().await;

@@ -129,6 +129,7 @@ pub(super) async fn run(invocation: &Invocation, arguments: &GcArgs) -> Result<u
         wait: Some(arguments.wait.duration()),
         max_repack: arguments.max_repack.map(|size| size.0),
         max_dead_percent: arguments.max_dead,
+        ..GcSpec::default()
     };
     let (objects, cache) = (&depot.objects, depot.index_cache());
     let clock = crate::base::Monotonic::start();

@@ -1,6 +1,6 @@
 //! Reading chunks: by the pack tables that a revision names, and where those fail, by the index.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +14,12 @@ use super::content::ChunkRef;
 use super::error::StoreError;
 use super::frame::{Codec, FrameReader};
 use super::pack::{PackInfo, PackName, PackTable};
-use super::segment::Location;
+use super::segment::{Location, Segment, encode, rows_of};
+use super::verify::find_table;
 use super::view::View;
 use super::wire::broken;
 use crate::base::ChunkId;
-use crate::objects::ObjectStore;
+use crate::objects::{ObjectStore, Prefix};
 
 /// Pack tables that are fetched at the same time.
 const TABLES: usize = 8;
@@ -305,7 +306,46 @@ impl Fetcher {
     /// Begins to look for chunks that are not where the revision says.
     #[must_use]
     pub fn rescue(&self) -> Rescue<'_> {
-        Rescue { fetcher: self, has_fresh_view: false, fetched_bytes: 0 }
+        Rescue { fetcher: self, has_fresh_view: false, unnamed: None, fetched_bytes: 0 }
+    }
+
+    /// Reads what no segment that counts names: the segments that do not, and the tables of packs that are in none.
+    async fn unnamed(&self, view: &View) -> Result<Vec<Segment>, StoreError> {
+        let mut named: HashSet<PackName> = HashSet::new();
+        named.extend(view.opened().iter().flat_map(|open| open.segment.packs()).map(|info| info.pack));
+        let mut segments = Vec::new();
+        for uncounted in view.uncounted() {
+            match self.cache.open(&*self.objects, &uncounted.name, &uncounted.key).await {
+                Ok(Some(segment)) => {
+                    named.extend(segment.packs().iter().map(|info| info.pack));
+                    segments.push(segment);
+                }
+                Ok(None) | Err(StoreError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut listed = self.objects.list(&Prefix::new("packs")?).await?;
+        listed.extend(self.objects.list(&Prefix::new("meta")?).await?);
+        let packs = listed.into_iter().filter_map(|object| {
+            let pack = PackName::of_key(&object.key).filter(|pack| !named.contains(pack))?;
+            Some(PackInfo { pack, size: object.size_bytes, table_length: 0 })
+        });
+        let tables: Vec<(PackInfo, Option<PackTable>)> = stream::iter(packs)
+            .map(|info| find_table(&*self.objects, info))
+            .buffer_unordered(TABLES)
+            .try_filter_map(|found| async move { Ok(found) })
+            .try_collect()
+            .await?;
+        let (mut infos, mut rows) = (Vec::new(), Vec::new());
+        for (info, table) in tables {
+            if let Some(table) = table {
+                rows_of(&table, u32::try_from(infos.len()).unwrap_or(u32::MAX), &mut rows);
+                infos.push(info);
+            }
+        }
+        let made = Segment::open(&encode(&infos, rows));
+        segments.push(made.map_err(|source| StoreError::Local { action: "index packs", source })?);
+        Ok(segments)
     }
 
     async fn view(&self, is_fresh: bool) -> Result<Arc<View>, StoreError> {
@@ -405,6 +445,8 @@ impl Fetcher {
 pub struct Rescue<'a> {
     fetcher: &'a Fetcher,
     has_fresh_view: bool,
+    /// What no segment that counts names, once it was looked for.
+    unnamed: Option<Vec<Segment>>,
     fetched_bytes: u64,
 }
 
@@ -423,7 +465,10 @@ impl Rescue<'_> {
                 return Ok(chunk);
             }
             if self.has_fresh_view {
-                return Err(StoreError::Lost { id, store: self.fetcher.objects.place() });
+                return match self.try_unnamed(&view, id).await? {
+                    Some(chunk) => Ok(chunk),
+                    None => Err(StoreError::Lost { id, store: self.fetcher.objects.place() }),
+                };
             }
             self.fetcher.view(true).await?;
             self.has_fresh_view = true;
@@ -439,6 +484,32 @@ impl Rescue<'_> {
         let places = view
             .places(&id)
             .map_err(|source| StoreError::Local { action: "read the cached index", source })?;
+        self.try_each(places, id).await
+    }
+
+    /// Looks where a writer could not rely on anything: in segments that do not count, and in packs that no segment names, such as
+    /// condemned ones whose rows were left out of the index.
+    async fn try_unnamed(&mut self, view: &View, id: ChunkId) -> Result<Option<Bytes>, StoreError> {
+        let reading = |source| StoreError::Local { action: "read the cached index", source };
+        let unnamed = match self.unnamed.take() {
+            Some(unnamed) => unnamed,
+            None => self.fetcher.unnamed(view).await?,
+        };
+        let mut places = Vec::new();
+        for segment in &unnamed {
+            for location in segment.find(&id).map_err(reading)? {
+                places.extend(segment.packs().get(location.pack as usize).map(|info| (*info, location)));
+            }
+        }
+        self.unnamed = Some(unnamed);
+        self.try_each(places, id).await
+    }
+
+    async fn try_each(
+        &mut self,
+        places: Vec<(PackInfo, Location)>,
+        id: ChunkId,
+    ) -> Result<Option<Bytes>, StoreError> {
         for (info, location) in places {
             let (from, length) = (u64::from(location.frame_offset), u64::from(location.frame_length));
             let stored = self.fetcher.objects.range(&info.pack.key()?, from, length).await?;

@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::error::StoreError;
 use super::frame::FrameReader;
-use super::pack::{PackInfo, PackTable, TableFrame, WrittenName, check_header};
+use super::pack::{
+    PackInfo, PackTable, TRAILER_BYTES, TableFrame, WrittenName, check_header, table_length_of,
+};
 use crate::base::{ChunkId, Sha256Digest};
 use crate::objects::{ObjectStore, ObjectsError};
 
@@ -44,6 +46,24 @@ pub async fn table_of(
     let (offset, length) = info.tail();
     let tail = objects.range(&info.pack.key()?, offset, length).await?;
     Ok(tail.map(|tail| PackTable::parse(&tail)))
+}
+
+/// Reads the table of a pack of which only the size is known: returns all that is to be known of it, with `None` for a table that is
+/// damaged; `None` where the pack is gone.
+///
+/// # Errors
+///
+/// Fails where the store does not answer.
+pub async fn find_table(
+    objects: &dyn ObjectStore,
+    info: PackInfo,
+) -> Result<Option<(PackInfo, Option<PackTable>)>, StoreError> {
+    let (key, from) = (info.pack.key()?, info.size.saturating_sub(TRAILER_BYTES));
+    let Some(tail) = objects.range(&key, from, TRAILER_BYTES).await? else { return Ok(None) };
+    let Ok(table_length) = table_length_of(&tail) else { return Ok(Some((info, None))) };
+    let info = PackInfo { table_length, ..info };
+    let table = table_of(objects, &info).await?;
+    Ok(table.map(|table| (info, table.ok())))
 }
 
 /// Reads a pack of `size` bytes from front to back; `None` where it is gone. Where its own table is damaged, `table` tells where its

@@ -69,6 +69,13 @@ impl Evictions {
         })
     }
 
+    /// Returns whether a segment will never count: a completed adopt omits it.
+    #[must_use]
+    pub fn segment_is_refused(&self, session: SessionId, key: &str) -> bool {
+        let runs = self.sessions.get(&session).into_iter().flat_map(BTreeMap::values).flatten();
+        runs.into_iter().any(|adopted| !adopted.segments.iter().any(|there| there == key))
+    }
+
     /// Returns whether anybody marked the session.
     #[must_use]
     pub fn is_marked(&self, session: SessionId) -> bool {
@@ -144,7 +151,16 @@ pub struct View {
     packs: Vec<PackInfo>,
     by_name: HashMap<PackName, u32>,
     segments: Vec<OpenSegment>,
-    uncounted: Vec<(WrittenName, Key)>,
+    uncounted: Vec<Uncounted>,
+}
+
+/// A segment that does not count.
+#[derive(Debug, Clone)]
+pub(super) struct Uncounted {
+    pub(super) name: WrittenName,
+    pub(super) key: Key,
+    /// Whether it never will, because a completed adopt omits it. Another may count once the adopts that are to come list it.
+    pub(super) is_refused: bool,
 }
 
 /// A segment that counts.
@@ -232,7 +248,12 @@ impl View {
             .buffered(FETCHES)
             .collect()
             .await;
-        let uncounted = uncounted.into_iter().map(|(_, name, key)| (name, key)).collect();
+        let uncounted = uncounted.into_iter().map(|(_, name, key)| Uncounted {
+            is_refused: evictions.segment_is_refused(name.session, key.as_str()),
+            name,
+            key,
+        });
+        let uncounted = uncounted.collect();
         let mut view = Self { packs: Vec::new(), by_name: HashMap::new(), segments: Vec::new(), uncounted };
         let mut seen = Seen::All;
         for (key, segment) in opened {
@@ -320,8 +341,8 @@ impl View {
     }
 
     /// Returns the segments that do not count: a collector marked their session, and has not said yet, or not said at all, that it
-    /// found them.
-    pub(super) fn uncounted(&self) -> &[(WrittenName, Key)] {
+    /// found them. They prove nothing to whoever wants to rely on a chunk, and may still tell a reader where it lies.
+    pub(super) fn uncounted(&self) -> &[Uncounted] {
         &self.uncounted
     }
 

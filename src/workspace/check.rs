@@ -256,8 +256,14 @@ impl<'a> Checking<'a> {
             }
             Err(error) => return Err(error.into()),
         };
-        let removed = self.list("removed").await?.len() as u64;
-        self.note(removed, Note::RemovedRevisions);
+        // A tombstone stays for a while after its record.
+        let tombstones: BTreeSet<String> =
+            self.list("removed").await?.iter().map(ToString::to_string).collect();
+        let records = self.list("rev").await?;
+        let records = records.iter().filter_map(RevisionRef::of_key);
+        let is_removed =
+            |it: &RevisionRef| tombstones.contains(&format!("removed/{}/{}", it.workspace, it.id));
+        self.note(records.filter(is_removed).count() as u64, Note::RemovedRevisions);
         let mut read = stream::iter(found)
             .map(|found| async move {
                 let record = revision::read(&**objects, &found).await;

@@ -71,6 +71,7 @@ pub async fn collect(
         spec,
         run: SessionId::generate(),
         report: GcReport::default(),
+        tombstones: Vec::new(),
     };
     let mut report = collector.run().await?;
     report.took = clock.elapsed();
@@ -82,6 +83,8 @@ struct Collector<'a> {
     spec: &'a GcSpec,
     run: SessionId,
     report: GcReport,
+    /// Tombstones that have done their work.
+    tombstones: Vec<Key>,
 }
 
 impl Collector<'_> {
@@ -123,6 +126,7 @@ impl Collector<'_> {
         let choice = choose(&survey.ledger, &survey.open, &survey.unreadable, self.spec);
         self.report.plan = told(&survey, &choice, self.spec);
         self.report.lost.extend(survey.lost.0.iter().copied());
+        self.tombstones = survey.listing.spent_tombstones(self.spec.keep_lists, now())?;
         let Some(session) = survey.session.take() else { return Ok(()) };
         match self.condemn_in(&session, &survey, &choice).await {
             Ok(()) => {
@@ -212,16 +216,16 @@ impl Collector<'_> {
     /// G2 to G6, where there is anything to delete.
     async fn delete(&mut self) -> Result<(), GcError> {
         let Surveyor { objects, cache, sink, .. } = self.surveyor;
-        let all = lists(&**objects).await?;
-        let spent = spent(objects, cache, &all).await?;
-        let due: Vec<List> = all
-            .into_iter()
-            .filter(|list| !spent.contains(&list.key) && is_older(list.condemned, self.spec.grace, now()))
-            .collect();
+        let mut lists = lists(&**objects).await?;
+        lists.retain(|list| is_older(list.condemned, self.spec.grace, now()));
+        let mut done = spent(objects, cache, &lists).await?;
+        let due: Vec<List> =
+            lists.into_iter().filter(|list| !done.iter().any(|done| done.key == list.key)).collect();
+        done.retain(|list| is_older(list.condemned, self.spec.keep_lists, now()));
         // G2.
         let open = sessions(&**objects).await?;
         let is_old = |session: &SessionId| is_older(session.timestamp(), self.spec.grace, now());
-        if due.is_empty() && spent.is_empty() && !open.iter().any(is_old) {
+        if due.is_empty() && done.is_empty() && !open.iter().any(is_old) {
             return Ok(());
         }
         sink.emit(GcEvent::Step { name: "waiting" });
@@ -232,7 +236,9 @@ impl Collector<'_> {
             self.report.still_open = sessions(&**objects).await?.len() as u64;
             return Ok(());
         }
-        objects.delete(&spent).await?;
+        // Whoever did not know of these condemnations has ended: what is true of the lists now stays true.
+        let keys: Vec<Key> = spent(objects, cache, &done).await?.into_iter().map(|list| list.key).collect();
+        objects.delete(&keys).await?;
         if due.is_empty() {
             return Ok(());
         }
@@ -241,10 +247,9 @@ impl Collector<'_> {
         let mut survey = self
             .surveyor
             .survey(Some("collect"), |listing| {
-                let expired: BTreeSet<RevisionRef> = listing.expired(grace, now).into_iter().collect();
-                let stays =
-                    |revision: &&RevisionRef| !expired.contains(*revision) && !quiet.refuses(revision);
-                listing.revisions.iter().filter(stays).cloned().collect()
+                let mut roots = listing.restorable(grace, now);
+                roots.retain(|revision| !quiet.refuses(revision));
+                roots
             })
             .await?;
         let Some(session) = survey.session.take() else { return Ok(()) };
@@ -290,12 +295,19 @@ impl Collector<'_> {
         self.report.deleted = (count, bytes);
         sink.emit(GcEvent::Step { name: "rewriting the index" });
         let gone: HashSet<PackName> = gone.into_iter().collect();
-        let (went, came) = drop_rows(session, &writer, &survey.view, &gone).await?;
+        let (went, came) = drop_rows(session, &writer, &survey.view, self.surveyor.cache, &gone).await?;
         self.report.rewritten_segments.0 += went;
         self.report.rewritten_segments.1 += came;
-        // What this run refused nobody will acknowledge.
-        let refused = survey.listing.revisions.iter().filter(|revision| quiet.refuses(revision));
-        let refused = refused.map(RevisionRef::key).collect::<Result<Vec<Key>, _>>()?;
+        // What this or another run refused nobody acknowledged, and nobody will.
+        let is_refused =
+            |revision: &&RevisionRef| quiet.refuses(revision) || survey.listing.refused.contains(*revision);
+        let refused = survey
+            .listing
+            .revisions
+            .iter()
+            .filter(is_refused)
+            .map(RevisionRef::key)
+            .collect::<Result<Vec<Key>, _>>()?;
         Ok(objects.delete(&refused).await?)
     }
 
@@ -304,12 +316,10 @@ impl Collector<'_> {
         let objects = self.objects();
         let mut forgotten = 0;
         for revision in &self.report.plan.expired {
-            let (record, behind) = keys_of(&**objects, revision).await?;
-            // Without the tombstone it would be a revision again.
-            objects.delete(&[record]).await?;
-            objects.delete(&behind).await?;
+            objects.delete(&keys_of(&**objects, revision).await?).await?;
             forgotten += 1;
         }
+        objects.delete(&self.tombstones).await?;
         self.report.forgotten = forgotten;
         Ok(())
     }

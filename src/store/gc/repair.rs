@@ -203,7 +203,7 @@ impl Repair<'_> {
         objects.delete(&report.dropped_segments).await?;
         let gone: HashSet<PackName> = report.gone.iter().copied().collect();
         if !gone.is_empty() {
-            drop_rows(session, &writer, view, &gone).await?;
+            drop_rows(session, &writer, view, self.surveyor.cache, &gone).await?;
         }
         if !report.condemned.is_empty() {
             self.surveyor.sink.emit(GcEvent::Step { name: "condemning" });

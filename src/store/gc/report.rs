@@ -14,6 +14,9 @@ pub(super) const NAMED: usize = 20;
 pub struct GcSpec {
     /// How long condemned bytes and removed revisions stay. They can be brought back until then; safety does not rest on it.
     pub grace: Duration,
+    /// How long the lists of packs that are deleted stay, and the tombstones of revisions that are: against writes that a server
+    /// applies long after their writers gave them up. Counts from the condemnation, or the removal.
+    pub keep_lists: Duration,
     /// How long the counter of a session stands still, by this process's clock, before it is taken for dead.
     pub evict_after: Duration,
     /// How long to wait for sessions that live, before deleting is left to the next run; `None` for as long as it takes.
@@ -28,6 +31,7 @@ impl Default for GcSpec {
     fn default() -> Self {
         Self {
             grace: Duration::from_hours(24),
+            keep_lists: Duration::from_hours(7 * 24),
             evict_after: Duration::from_secs(60),
             wait: Some(Duration::from_hours(1)),
             max_repack: None,

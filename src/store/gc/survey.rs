@@ -19,11 +19,11 @@ use crate::objects::{Key, ObjectStore, Prefix};
 use crate::store::StoreError;
 use crate::store::cache::IndexCache;
 use crate::store::fetch::Fetcher;
-use crate::store::pack::{PackInfo, PackName, PackTable, TRAILER_BYTES, table_length_of};
+use crate::store::pack::{PackInfo, PackName, PackTable};
 use crate::store::revision::RevisionRef;
 use crate::store::segment::{Segment, encode, rows_of};
 use crate::store::session::Session;
-use crate::store::verify::table_of;
+use crate::store::verify::find_table;
 use crate::store::view::{Condemned, View};
 
 /// Small objects that are fetched at the same time.
@@ -251,19 +251,10 @@ impl Surveyor<'_> {
         packs: Vec<PackInfo>,
     ) -> Result<Vec<(PackInfo, Option<PackTable>)>, GcError> {
         let tables = stream::iter(packs)
-            .map(|info| async move {
-                let (key, from) = (info.pack.key()?, info.size.saturating_sub(TRAILER_BYTES));
-                let Some(tail) = self.objects.range(&key, from, TRAILER_BYTES).await? else {
-                    return Ok::<_, GcError>(None);
-                };
-                let Ok(table_length) = table_length_of(&tail) else { return Ok(Some((info, None))) };
-                let info = PackInfo { table_length, ..info };
-                let table = table_of(&**self.objects, &info).await?;
-                Ok(table.map(|table| (info, table.ok())))
-            })
+            .map(|info| find_table(&**self.objects, info))
             .buffer_unordered(FETCHES)
             .try_filter_map(|found| async move { Ok(found) });
-        tables.try_collect().await
+        Ok(tables.try_collect().await?)
     }
 
     /// Reads the tables of the packs that no segment names; returns a segment of what they hold.

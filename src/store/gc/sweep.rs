@@ -38,13 +38,15 @@ struct Merged {
 }
 
 /// Writes every segment that names one of the `gone` packs again without their rows: the new one first, and when the session is still
-/// in good standing, the old ones go. Segments that do not count go as well: all that is needed has its place by now.
+/// in good standing, the old ones go. Rows of packs that others condemned are left out as well. Of the segments that do not count go
+/// those that never will, and those that name nothing but what is gone.
 ///
 /// Returns how many segments went and how many came.
 pub(super) async fn drop_rows(
     session: &Session,
     writer: &ChunkWriter,
     view: &View,
+    cache: &IndexCache,
     gone: &HashSet<PackName>,
 ) -> Result<(u64, u64), GcError> {
     let damaged = |key: &Key| {
@@ -59,8 +61,9 @@ pub(super) async fn drop_rows(
         }
         let numbers: Vec<Option<u32>> = packs
             .iter()
-            .map(|info| {
-                let stays = !gone.contains(&info.pack);
+            .zip(&open.numbers)
+            .map(|(info, number)| {
+                let stays = number.is_some() && !gone.contains(&info.pack);
                 stays.then(|| {
                     *merged.numbers.entry(info.pack).or_insert_with(|| {
                         merged.packs.push(*info);
@@ -85,11 +88,21 @@ pub(super) async fn drop_rows(
         }
     }
     came += replace(session, writer, merged).await?;
-    let uncounted: Vec<Key> = view.uncounted().iter().map(|(_, key)| key.clone()).collect();
-    if !uncounted.is_empty() {
+    let mut useless = Vec::new();
+    for uncounted in view.uncounted() {
+        let is_useless = uncounted.is_refused
+            || match cache.open(&**session.objects(), &uncounted.name, &uncounted.key).await? {
+                Some(segment) => segment.packs().iter().all(|info| gone.contains(&info.pack)),
+                None => false,
+            };
+        if is_useless {
+            useless.push(uncounted.key.clone());
+        }
+    }
+    if !useless.is_empty() {
         in_good_standing(session).await?;
-        session.objects().delete(&uncounted).await?;
-        went += uncounted.len() as u64;
+        session.objects().delete(&useless).await?;
+        went += useless.len() as u64;
     }
     Ok((went, came))
 }
@@ -120,12 +133,13 @@ pub(super) async fn in_good_standing(session: &Session) -> Result<(), GcError> {
 }
 
 /// Returns the lists of condemned packs that have done their work: none of the packs is there, and no segment names one, be it one that
-/// counts or not, since one that does not count may do so later.
+/// counts or not, since one that does not count may do so later. Where a segment goes meanwhile nobody knows where its rows went, and
+/// nothing is returned.
 pub(super) async fn spent(
     objects: &Arc<dyn ObjectStore>,
     cache: &IndexCache,
     lists: &[List],
-) -> Result<Vec<Key>, GcError> {
+) -> Result<Vec<List>, GcError> {
     if lists.is_empty() {
         return Ok(Vec::new());
     }
@@ -141,9 +155,9 @@ pub(super) async fn spent(
     }
     for object in objects.list(&Prefix::new("idx")?).await? {
         let Ok(name) = object.key.name().parse::<WrittenName>() else { continue };
-        let Some(segment) = cache.open(&**objects, &name, &object.key).await? else { continue };
+        let Some(segment) = cache.open(&**objects, &name, &object.key).await? else { return Ok(Vec::new()) };
         let named: HashSet<PackName> = segment.packs().iter().map(|info| info.pack).collect();
         candidates.retain(|list| !list.packs.iter().any(|pack| named.contains(pack)));
     }
-    Ok(candidates.into_iter().map(|list| list.key.clone()).collect())
+    Ok(candidates.into_iter().cloned().collect())
 }

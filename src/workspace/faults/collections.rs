@@ -22,6 +22,7 @@ use crate::workspace::show;
 pub(super) fn at_once() -> GcSpec {
     GcSpec {
         grace: Duration::ZERO,
+        keep_lists: Duration::ZERO,
         evict_after: Duration::from_millis(40),
         wait: Some(Duration::from_secs(20)),
         ..GcSpec::default()
@@ -280,7 +281,8 @@ async fn a_damaged_chunk_keeps_its_pack_and_is_named() {
         .find(|pack| pack.reason == PackReason::HalfDead && pack.pack.kind == PackKind::Data)
         .unwrap();
     let key = half.pack.key().unwrap();
-    for offset in (20..half.bytes as usize - 300).step_by(50) {
+    let size = usize::try_from(half.bytes).unwrap();
+    for offset in (20..size - 300).step_by(50) {
         assert!(scene.sim.corrupt(&key, offset));
     }
     for _ in 0..2 {
