@@ -1,11 +1,12 @@
 //! The environment and `kiln.toml`, read once at the start and handed down as values.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::{ByteSize, Classify, ErrorKind, Length};
+use super::{ByteSize, Classify, ErrorKind, LabelPattern, Length, NamePattern};
 
 /// The process environment, read once.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,13 @@ impl Environment {
     #[must_use]
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
         Self { variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+    }
+
+    /// Returns this environment with a variable set, or set otherwise.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// Returns the value of `name`; an empty value counts as unset.
@@ -78,6 +86,97 @@ pub struct Config {
     /// Provider profiles by name, beside the built-in ones.
     #[serde(default)]
     pub profile: BTreeMap<String, Profile>,
+    /// Settings of workspaces.
+    #[serde(default)]
+    pub workspace: WorkspaceConfig,
+}
+
+/// The `[workspace]` table of `kiln.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceConfig {
+    /// What `kiln workspace prune` keeps, each for some workspaces; the first that fits a workspace's name counts.
+    #[serde(default)]
+    pub prune: Vec<PruneConfig>,
+}
+
+/// A `[[workspace.prune]]` table of `kiln.toml`: which revisions of some workspaces are kept. It has at least one rule.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "PruneTable")]
+pub struct PruneConfig {
+    /// The workspaces that it is for: those whose names fit one of these.
+    pub workspaces: Vec<NamePattern>,
+    /// The newest so many.
+    pub keep_last: Option<NonZeroU32>,
+    /// Those saved so long ago or later.
+    pub keep_within: Option<Length>,
+    /// The newest of each of the last so many hours that have one.
+    pub keep_hourly: Option<NonZeroU32>,
+    /// The same of days.
+    pub keep_daily: Option<NonZeroU32>,
+    /// The same of weeks.
+    pub keep_weekly: Option<NonZeroU32>,
+    /// The same of months.
+    pub keep_monthly: Option<NonZeroU32>,
+    /// Those that have one of these labels.
+    pub keep_label: Vec<LabelPattern>,
+    /// Those used so long ago or later.
+    pub unused_for: Option<Length>,
+}
+
+/// A `[[workspace.prune]]` table as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PruneTable {
+    workspaces: Option<Vec<NamePattern>>,
+    keep_last: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "some_length")]
+    keep_within: Option<Length>,
+    keep_hourly: Option<NonZeroU32>,
+    keep_daily: Option<NonZeroU32>,
+    keep_weekly: Option<NonZeroU32>,
+    keep_monthly: Option<NonZeroU32>,
+    #[serde(default)]
+    keep_label: Vec<LabelPattern>,
+    #[serde(default, deserialize_with = "some_length")]
+    unused_for: Option<Length>,
+}
+
+/// A length of no time would be a rule that keeps nothing.
+fn some_length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Length>, D::Error> {
+    let length = Length::deserialize(deserializer)?;
+    if length.0.is_zero() {
+        return Err(serde::de::Error::custom("a length of no time keeps nothing"));
+    }
+    Ok(Some(length))
+}
+
+impl TryFrom<PruneTable> for PruneConfig {
+    type Error = &'static str;
+
+    fn try_from(table: PruneTable) -> Result<Self, &'static str> {
+        let counts =
+            [table.keep_last, table.keep_hourly, table.keep_daily, table.keep_weekly, table.keep_monthly];
+        let lengths = [table.keep_within, table.unused_for];
+        if counts == [None; 5] && lengths == [None; 2] && table.keep_label.is_empty() {
+            return Err("it has no rule, such as keep_last or keep_within, and would remove everything");
+        }
+        let workspaces = match table.workspaces {
+            Some(patterns) => patterns,
+            None => vec!["*".parse().map_err(|_never| "`*` is a pattern")?],
+        };
+        Ok(Self {
+            workspaces,
+            keep_last: table.keep_last,
+            keep_within: table.keep_within,
+            keep_hourly: table.keep_hourly,
+            keep_daily: table.keep_daily,
+            keep_weekly: table.keep_weekly,
+            keep_monthly: table.keep_monthly,
+            keep_label: table.keep_label,
+            unused_for: table.unused_for,
+        })
+    }
 }
 
 /// The `[build]` table of `kiln.toml`: defaults of `kiln build`.
@@ -195,5 +294,44 @@ mod tests {
         .unwrap();
         let error = Config::load(&Environment::of([("KILN_CONFIG", path.to_str().unwrap())])).unwrap_err();
         assert!(crate::base::chain(&error).concat().contains("max_cpus"), "{error:?}");
+    }
+
+    fn read(text: &str) -> Result<Config, String> {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("kiln.toml");
+        crate::base::fs::write_durably(&path, text.as_bytes(), crate::base::fs::Existing::Keep).unwrap();
+        Config::load(&Environment::default().with("KILN_CONFIG", path.to_str().unwrap()))
+            .map_err(|error| crate::base::chain(&error).concat())
+    }
+
+    #[test]
+    fn policies_are_read_in_their_order() {
+        let config = read(
+            "[[workspace.prune]]\nworkspaces = ['ci-*', 'tmp']\nkeep_last = 3\nkeep_label = ['release']\n\
+             [[workspace.prune]]\nkeep_within = '30d'\nunused_for = '90d'\n",
+        )
+        .unwrap();
+        let [first, second] = config.workspace.prune.as_slice() else { unreachable!() };
+        assert_eq!((first.workspaces.len(), first.keep_last), (2, NonZeroU32::new(3)));
+        assert_eq!((second.keep_within, second.keep_last), (Some(Length::seconds(30 * 86_400)), None));
+        assert!(second.workspaces[0].fits("anything"));
+    }
+
+    #[test]
+    fn wrong_policies_are_refused_with_line_and_column() {
+        for (text, place, reason) in [
+            ("[[workspace.prune]]\nkeep_lats = 3\n", "line 2, column 1", "keep_lats"),
+            ("[[workspace.prune]]\nkeep_within = '30'\n", "line 2, column 15", "`30` is not a duration"),
+            ("[[workspace.prune]]\nkeep_within = 30\n", "line 2, column 15", "expected a string"),
+            ("[[workspace.prune]]\nunused_for = '0s'\n", "line 2, column 14", "no time"),
+            ("[[workspace.prune]]\nkeep_last = 0\n", "line 2, column 13", "nonzero"),
+            ("[[workspace.prune]]\nkeep_last = -1\n", "line 2, column 13", "-1"),
+            ("[[workspace.prune]]\nkeep_label = ['=x']\n", "line 2, column 14", "is not a label"),
+            ("[[workspace.prune]]\nworkspaces = ['a b']\nkeep_last = 1\n", "line 2, column 14", "pattern"),
+            ("\n[[workspace.prune]]\nworkspaces = ['*']\n", "line 2, column 1", "no rule"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(place) && error.contains(reason), "{text}: {error}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod event;
 pub mod fs;
 mod host;
 mod id;
+mod pattern;
 mod size;
 
 pub use clock::{Monotonic, now, uptime};
@@ -17,4 +18,5 @@ pub use id::{
     BuildKey, ChannelName, ChunkId, EngineId, IdError, ImageId, RevisionId, SessionId, Sha256Digest,
     SnapshotId, SnapshotKey, SnapshotName, StoreId, WorkspaceName,
 };
+pub use pattern::{LabelPattern, NamePattern};
 pub use size::{ByteSize, Length, SizeError, human_duration};

@@ -50,6 +50,11 @@ impl Paint {
         Self { on }
     }
 
+    /// Returns whether it paints: somebody looks, and can see more than plain characters.
+    pub(super) fn is_on(self) -> bool {
+        self.on
+    }
+
     /// For what went well.
     pub(super) fn good(self, text: &str) -> String {
         self.wrap("32", text)

@@ -7,6 +7,7 @@ use super::archive::ArchiveError;
 use super::tree::{PatternError, TargetError};
 use crate::base::{ByteSize, Classify, ErrorKind};
 use crate::docker::EngineError;
+use crate::store::gc::GcError;
 use crate::store::{EntryPath, StoreError};
 
 /// Why a job on a workspace failed.
@@ -15,6 +16,9 @@ pub enum WorkspaceError {
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is needed could not be told from what is not.
+    #[error(transparent)]
+    Gc(#[from] GcError),
     /// The container's engine could not do it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -76,6 +80,23 @@ pub enum WorkspaceError {
         /// Why it is pinned.
         reason: String,
     },
+    /// There is no such removed revision.
+    #[error("there is no removed revision `{name}`{}", if *is_there { ": it was not removed" } else { "" })]
+    NotRemoved {
+        /// What was asked for.
+        name: String,
+        /// Whether there is one that was not removed.
+        is_there: bool,
+    },
+    /// A removed revision cannot be brought back, because a collector deleted what it needs.
+    #[error("`{revision}` cannot be brought back: parts of it were deleted after the collector's grace")]
+    Collected {
+        /// The revision.
+        revision: String,
+        /// What is missing.
+        #[source]
+        source: StoreError,
+    },
     /// A limit of the caller's was exceeded.
     #[error("the workspace has more than {limit}")]
     TooLarge {
@@ -130,6 +151,7 @@ impl Classify for WorkspaceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
+            Self::Gc(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Pattern(error) => error.kind(),
             Self::Target(error) => error.kind(),
@@ -139,7 +161,7 @@ impl Classify for WorkspaceError {
                 io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => ErrorKind::Invalid,
                 _ => ErrorKind::Unavailable,
             },
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NotRemoved { .. } | Self::Collected { .. } => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Invalid,
             Self::Pinned { .. } => ErrorKind::Conflict,
             Self::TooLarge { .. } | Self::NoRoom { .. } => ErrorKind::Limit,
@@ -154,11 +176,20 @@ impl Classify for WorkspaceError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Gc(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Pattern(error) => error.hint(),
             Self::Target(error) => error.hint(),
             Self::NotFound { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::NotFound { nearest: None, .. } => Some("`kiln workspace list` shows what there is".into()),
+            Self::NotRemoved { is_there: true, .. } => None,
+            Self::NotRemoved { is_there: false, .. } => Some(
+                "`kiln workspace undo --list` shows what can be brought back; what a collector forgot cannot"
+                    .into(),
+            ),
+            Self::Collected { .. } => {
+                Some("a longer `kiln gc --grace` keeps what is removed for longer".into())
+            }
             Self::Ambiguous { .. } => Some("write more of the id".into()),
             Self::Pinned { revision, .. } => {
                 Some(format!("`kiln workspace unpin {revision}` takes the pin back"))

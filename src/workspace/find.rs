@@ -56,6 +56,16 @@ impl fmt::Display for RevisionReference {
     }
 }
 
+impl RevisionReference {
+    /// Returns the only one of these revisions that this means by its id; a bare name may be one.
+    pub(super) fn only_by_id(&self, of: &[RevisionRef]) -> Result<Option<RevisionRef>, WorkspaceError> {
+        match self {
+            Self::Name(name) => IdPrefix::parse(name.as_str()).map_or(Ok(None), |id| only(of, &id)),
+            Self::NameId(_, id) => only(of, id),
+        }
+    }
+}
+
 impl FromStr for RevisionReference {
     type Err = WorkspaceError;
 
@@ -173,15 +183,16 @@ mod tests {
         assert_eq!(found(&place, &format!("w@{first}")).await.unwrap().id, first);
         assert_eq!(found(&place, &first.to_string()).await.unwrap().id, first);
         assert_eq!(found(&place, &first.to_string().to_uppercase()).await.unwrap().id, first);
-        // What both have in common means neither.
-        let common = first.to_string()[..8].to_owned();
-        for text in [common.clone(), format!("w@{common}")] {
-            let error = found(&place, &text).await.unwrap_err();
-            assert!(matches!(error, WorkspaceError::Ambiguous { count: 2, .. }), "{error}");
-        }
         let (first, second) = (first.to_string(), second.to_string());
-        let apart = 1 + first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
-        assert_eq!(found(&place, &first[..apart]).await.unwrap().id.to_string(), first);
+        let common = first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
+        assert_eq!(found(&place, &first[..=common.max(IdPrefix::LEAST)]).await.unwrap().id.to_string(), first);
+        // What both have in common means neither. Where it is too short it is no id.
+        for text in [first[..common].to_owned(), format!("w@{}", &first[..common])] {
+            if common >= IdPrefix::LEAST {
+                let error = found(&place, &text).await.unwrap_err();
+                assert!(matches!(error, WorkspaceError::Ambiguous { count: 2, .. }), "{error}");
+            }
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

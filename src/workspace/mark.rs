@@ -10,8 +10,8 @@ use super::depot::Depot;
 use super::error::WorkspaceError;
 use crate::base::{RevisionId, WorkspaceName, now};
 use crate::objects::{Key, Prefix};
-use crate::store::StoreError;
 use crate::store::revision::{RevisionRef, tombstone_key};
+use crate::store::{StoreError, small};
 
 /// Version of the objects that this file writes, and the highest that it reads.
 const VERSION: u32 = 1;
@@ -21,6 +21,8 @@ const TOUCH_EVERY: Duration = Duration::from_hours(1);
 const TOUCH_WITHIN: Duration = Duration::from_secs(2);
 /// How many small objects are fetched at the same time.
 const FETCHES: usize = 8;
+/// The same of the notes of uses: a whole store may have tens of thousands.
+const TOUCHES: usize = 32;
 
 /// A pin that holds: the revision is neither removed nor pruned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +191,43 @@ async fn try_touch(depot: &Depot, revision: &RevisionRef) {
 /// Returns when a revision was used last, as far as it was noted.
 pub async fn touched(depot: &Depot, revision: &RevisionRef) -> Option<jiff::Timestamp> {
     read_touch(depot, &Key::new(format!("touch/{}/{}", revision.workspace, revision.id)).ok()?).await
+}
+
+/// Returns when revisions were used last, as far as it was noted: of one workspace, or of all. A note that cannot be understood counts
+/// as one of a time that is never over, [`jiff::Timestamp::MAX`].
+///
+/// # Errors
+///
+/// Fails where the store does not answer.
+pub async fn touches(
+    depot: &Depot,
+    workspace: Option<&WorkspaceName>,
+) -> Result<BTreeMap<(WorkspaceName, RevisionId), jiff::Timestamp>, WorkspaceError> {
+    let below = match workspace {
+        Some(name) => Prefix::new(format!("touch/{name}")),
+        None => Prefix::new("touch"),
+    };
+    let below = below.map_err(StoreError::from)?;
+    let listed = depot.objects.list(&below).await.map_err(StoreError::from)?;
+    let noted = listed.into_iter().filter_map(|object| {
+        let mut segments = object.key.segments().skip(1);
+        let of = (segments.next()?.parse().ok()?, segments.next()?.parse().ok()?);
+        Some((of, object.key.clone()))
+    });
+    stream::iter(noted.collect::<Vec<_>>())
+        .map(|(of, key)| async move {
+            let bytes = depot.objects.get_up_to(&key, small::NOTE_BYTES).await.map_err(StoreError::from)?;
+            let note = bytes.map(|bytes| serde_json::from_slice::<TouchRecord>(&bytes).ok());
+            let used = note.map(|note| {
+                let known = note.filter(|note| note.version <= VERSION);
+                known.map_or(jiff::Timestamp::MAX, |note| note.touched)
+            });
+            Ok::<_, WorkspaceError>(used.map(|used| (of, used)))
+        })
+        .buffer_unordered(TOUCHES)
+        .try_filter_map(|found| std::future::ready(Ok(found)))
+        .try_collect()
+        .await
 }
 
 async fn read_touch(depot: &Depot, key: &Key) -> Option<jiff::Timestamp> {

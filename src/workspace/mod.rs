@@ -26,6 +26,10 @@
 //! | `count` | counting a tree beside its save, for the time left |
 //! | `mark` | pins, and when a revision was used |
 //! | `remove` | revisions that nobody finds any more |
+//! | `undo` | removed revisions that are brought back |
+//! | `policy` | which revisions are kept |
+//! | `prune` | what no policy keeps is removed |
+//! | `stats` | what a store holds, and what of it is needed |
 //! | `check` | looking for damage |
 //! | `container` | straight from and to containers |
 //! | `damage` | what can be wrong with a store |
@@ -51,6 +55,8 @@ mod find;
 mod list;
 mod manifest;
 mod mark;
+mod policy;
+mod prune;
 mod rebase;
 mod remember;
 mod remove;
@@ -59,11 +65,13 @@ mod save;
 mod show;
 mod stage;
 mod state;
+mod stats;
 mod stream_in;
 mod stream_out;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod undo;
 mod update;
 
 pub use cat::cat;
@@ -78,11 +86,18 @@ pub use event::WorkspaceEvent;
 pub use find::{IdPrefix, RevisionReference, find};
 pub use list::{ListedRevision, RevisionSummary, WorkspaceSummary, list, summarize};
 pub use manifest::ManifestReader;
-pub use mark::{Pin, Pins, pin, pins, touch, touched, unpin};
+pub use mark::{Pin, Pins, pin, pins, touch, touched, touches, unpin};
+pub use policy::{
+    Candidate, CandidateRecord, KeepReason, Period, PolicySet, PrunePolicy, PruneRules, RemoveReason,
+    Verdict, decide,
+};
+pub use prune::{PruneItem, PruneOutcome, PrunePlan, PruneReport, PruneScope, plan_prune, prune};
 pub use remove::{Selection, remove};
 pub use restore::{RestoreReport, RestoreSpec, restore};
 pub use save::{PathNote, PathNotes, SaveReport, SaveSpec, save};
 pub use show::{files, show};
+pub use stats::{StatsReport, Trend, TrendPoint, WorkspaceStats, stats};
 pub use stream_in::save_archive;
 pub use stream_out::restore_archive;
+pub use undo::{RemovedRevision, UndoReport, find_removed, removed, undo};
 pub use update::{UpdateReport, update};

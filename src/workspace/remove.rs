@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::revision::{self, RevisionRef, Tombstone, tombstone_key};
 
 /// How many tombstones are written at the same time.
-const WRITES: usize = 16;
+pub(super) const WRITES: usize = 16;
 
 /// What is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,10 @@ pub async fn remove(depot: &Depot, selection: &Selection) -> Result<Vec<Revision
         });
     }
     none_is_pinned(depot, workspace, &chosen).await?;
+    // Those that are removed together have one time, so that an undo of the last removal knows them all.
+    let at = now();
     stream::iter(&chosen)
-        .map(|revision| bury(depot, revision))
+        .map(|revision| bury(depot, revision, at))
         .buffer_unordered(WRITES)
         .try_collect::<()>()
         .await?;
@@ -72,9 +74,13 @@ async fn none_is_pinned(
 }
 
 /// Writes a revision's tombstone.
-async fn bury(depot: &Depot, revision: &RevisionRef) -> Result<(), StoreError> {
+pub(super) async fn bury(
+    depot: &Depot,
+    revision: &RevisionRef,
+    removed: jiff::Timestamp,
+) -> Result<(), StoreError> {
     let key = tombstone_key(revision)?;
-    let bytes = serde_json::to_vec(&Tombstone { version: 1, removed: now() })
+    let bytes = serde_json::to_vec(&Tombstone { version: 1, removed })
         .map_err(|source| StoreError::Local { action: "write a tombstone", source: source.into() })?;
     Ok(depot.objects.put(&key, bytes.into()).await?)
 }
@@ -137,7 +143,7 @@ mod tests {
         place.write("tree/a", "1");
         place.save("tree").await;
         let revision = place.newest().await;
-        bury(&place.depot, &revision).await.unwrap();
+        bury(&place.depot, &revision, now()).await.unwrap();
         let error = pin(&place.depot, &revision, "").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }

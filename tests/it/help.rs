@@ -75,7 +75,8 @@ fn examples_are_command_lines_that_parse() {
             let words: Vec<&str> = words
                 .iter()
                 .map(String::as_str)
-                .take_while(|word| !["|", ">", "&&"].contains(word))
+                .filter(|word| !word.is_empty())
+                .take_while(|word| !["|", ">", "&&", "#"].contains(word))
                 .collect();
             let line = words.join(" ");
             let parsed = command(Program::Kiln).try_get_matches_from(["kiln"].iter().chain(&words));

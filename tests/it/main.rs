@@ -10,6 +10,7 @@ mod format;
 mod fuzz;
 mod help;
 mod kills;
+mod retention;
 mod snapshot;
 mod store_fixtures;
 mod template;

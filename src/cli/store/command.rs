@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::check::CheckArgs;
 use super::repair::RepairArgs;
-use super::{check, probe, repair};
+use super::{check, probe, repair, stats};
 use crate::base::ByteSize;
 use crate::cli::failure::CommandError;
 use crate::cli::invocation::Invocation;
@@ -33,6 +33,9 @@ prefix does not become a second store. Credentials come from the environment or 
     /// Make the index true again, and damaged packs replaceable
     #[command(after_help = repair::EXAMPLES)]
     Repair(RepairArgs),
+    /// Tell what the store holds, what of it is needed, and how it grew
+    #[command(after_help = stats::EXAMPLES)]
+    Stats,
 }
 
 /// Arguments of `init`.
@@ -60,6 +63,7 @@ pub(in crate::cli) async fn run(invocation: &Invocation, command: &StoreCommand)
         StoreCommand::Probe => probe::run(invocation).await,
         StoreCommand::Check(arguments) => check::run(invocation, arguments).await,
         StoreCommand::Repair(arguments) => repair::run(invocation, arguments).await,
+        StoreCommand::Stats => stats::run(invocation).await,
     }
 }
 

@@ -6,11 +6,13 @@ use super::cat::CatArgs;
 use super::diff::DiffArgs;
 use super::files::FilesArgs;
 use super::list::ListArgs;
+use super::prune::PruneArgs;
 use super::remove::RemoveArgs;
 use super::restore::RestoreArgs;
 use super::save::SaveArgs;
+use super::undo::UndoArgs;
 use super::view::CopyView;
-use super::{cat, diff, files, list, remove, restore, save, show};
+use super::{cat, diff, files, list, prune, remove, restore, save, show, undo};
 use crate::base::WorkspaceName;
 use crate::cli::args::{KeyValue, by_name};
 use crate::cli::failure::CommandError;
@@ -71,6 +73,12 @@ Examples:
     /// Remove a revision, or all of a workspace
     #[command(after_help = remove::EXAMPLES)]
     Remove(RemoveArgs),
+    /// Remove the revisions that a policy does not keep; only tells which, unless --apply is given
+    #[command(after_help = prune::EXAMPLES)]
+    Prune(Box<PruneArgs>),
+    /// Bring a removed revision back as the newest one of its workspace, or list what can be
+    #[command(after_help = undo::EXAMPLES)]
+    Undo(UndoArgs),
 }
 
 /// Arguments of commands on one revision.
@@ -111,7 +119,10 @@ pub(in crate::cli) async fn run(
     invocation: &Invocation,
     command: &WorkspaceCommand,
 ) -> Result<u8, CommandError> {
-    let toolkit = invocation.toolkit().await?;
+    let toolkit = match command {
+        WorkspaceCommand::Prune(arguments) => arguments.toolkit(invocation).await?,
+        _ => invocation.toolkit().await?,
+    };
     match command {
         WorkspaceCommand::Save(arguments) => return save::run(invocation, &toolkit, arguments).await,
         WorkspaceCommand::Restore(arguments) => restore::run(invocation, &toolkit, arguments).await,
@@ -130,6 +141,8 @@ pub(in crate::cli) async fn run(
             pin(invocation, &toolkit, reference, None).await
         }
         WorkspaceCommand::Remove(arguments) => remove::run(invocation, &toolkit, arguments).await,
+        WorkspaceCommand::Prune(arguments) => return prune::run(invocation, &toolkit, arguments).await,
+        WorkspaceCommand::Undo(arguments) => undo::run(invocation, &toolkit, arguments).await,
     }
     .map(|()| 0)
 }

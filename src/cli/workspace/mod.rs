@@ -12,6 +12,8 @@
 //! | `cat` | the bytes of one file |
 //! | `diff` | what differs between two revisions |
 //! | `remove` | revisions that nobody finds any more |
+//! | `prune` | what no policy keeps is removed |
+//! | `undo` | removed revisions that are brought back |
 //! | `place` | where a tree comes from or goes to |
 //! | `view` | what JSON answers look like |
 
@@ -21,10 +23,12 @@ mod diff;
 mod files;
 mod list;
 mod place;
+mod prune;
 mod remove;
 mod restore;
 mod save;
 mod show;
+mod undo;
 mod update;
 mod view;
 

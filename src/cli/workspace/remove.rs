@@ -16,7 +16,8 @@ Examples:
   kiln workspace remove --all app
 
 REF is name@id or an id; ids may be shortened. A bare name is refused, because it is not said which revision is meant. One that \
-is pinned is refused, too (exit code 5). What is removed is found no more; its bytes stay until a collector takes them.";
+is pinned is refused, too (exit code 5). What is removed is found no more; its bytes stay until `kiln gc` takes them, \
+and until then `kiln workspace undo` brings it back.";
 
 /// Arguments of `kiln workspace remove`.
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@
 //! | `carry` | needed chunks are copied out of packs that are to go |
 //! | `quiesce` | waiting for sessions, and evicting dead ones |
 //! | `sweep` | deleting packs, rows and lists |
+//! | `tally` | how much of what there is is needed |
 //! | `repair` | the index made true again, damaged packs condemned |
 //! | `report` | what is asked for, planned and done |
 //! | `event` | what a run tells |
@@ -33,9 +34,11 @@ mod report;
 mod roots;
 mod survey;
 mod sweep;
+mod tally;
 
 pub use collect::{collect, plan};
 pub use error::GcError;
 pub use event::GcEvent;
 pub use repair::{RepairReport, RepairSpec, repair};
 pub use report::{CondemnedList, GcPlan, GcReport, GcSpec, PackReason, PlannedPack};
+pub use tally::{PackState, PackTally, Tally, tally};
