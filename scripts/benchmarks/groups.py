@@ -164,6 +164,47 @@ def fleet(tools, runs, scale):
     return figures, "; ".join(told), report.judged(figures, [PLAN, report.PEAK])
 
 
+HOSTS, HOURS = 100, 24
+# Of the index, between two collections.
+SEGMENTS = ("segments at most", 64, None, None)
+
+
+def hosts(tools, runs, scale):
+    """Saves from many hosts, hour by hour and one after the other, and looks how the index grows until somebody collects."""
+    figures, count = Figures(), max(2, int(HOSTS * scale))
+    for kind, program in chosen(tools, "kiln"):
+        with workplace("hosts") as (disk, _):
+            tools_of = [kind(disk / f"host-{number}", program) for number in range(count)]
+            store = disk / "store"
+            for tool in tools_of:
+                tool.store = lambda: str(store)
+            chance = random.Random(dataset.SEED)
+            for number in range(count):
+                for file in range(40):
+                    place = disk / f"tree-{number}" / f"{file // 8}"
+                    place.mkdir(parents=True, exist_ok=True)
+                    (place / f"{file}").write_bytes(chance.randbytes(2_000))
+            say(f"{count} hosts save {HOURS} times each")
+            most = 0
+            for hour in range(HOURS):
+                for number, tool in enumerate(tools_of):
+                    for file in chance.sample(range(40), 3):
+                        (disk / f"tree-{number}" / f"{file // 8}" / f"{file}").write_bytes(chance.randbytes(2_000))
+                    metric = f"save in hour {hour + 1}"
+                    command = tool.save(disk / f"tree-{number}", name=f"host-{number}")
+                    if hour in (0, HOURS - 1):
+                        figures.take(tool, 0, metric, [command])
+                    else:
+                        tool.run(*command.words[1:])
+                    most = max(most, sum(1 for _ in (store / "idx").iterdir()))
+            figures.add(kind.name, "segments at most", most)
+            figures.add(kind.name, "stored index", sum(file.stat().st_size for file in (store / "idx").iterdir()))
+            figures.take(tools_of[0], 0, "collect", [tools_of[0].kiln("gc", "--grace", "0s")])
+            figures.add(kind.name, "segments after it", sum(1 for _ in (store / "idx").iterdir()))
+    told = f"{count} hosts, {HOURS} saves each, 40 files of 2 kB of which 3 change"
+    return figures, told, report.judged(figures, [SEGMENTS])
+
+
 def available_memory():
     with open("/proc/meminfo") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
@@ -233,4 +274,4 @@ def s3(tools, runs, scale):
     return figures, told, report.judged(figures, budgets)
 
 
-GROUPS = {"limit": limit, "million": million, "big-file": big_file, "s3": s3, "fleet": fleet}
+GROUPS = {"limit": limit, "million": million, "big-file": big_file, "s3": s3, "fleet": fleet, "hosts": hosts}

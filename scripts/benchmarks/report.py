@@ -52,6 +52,8 @@ HEADINGS = {metric: (heading, unit, digits) for metric, heading, unit, digits in
 def heading_of(metric):
     """Returns heading, unit and digits, also of a metric that only a group has."""
     of_bytes = metric.startswith(("stored", "growth", "peak"))
+    if metric.startswith("segments"):
+        return metric, "count", 0
     return HEADINGS.get(metric) or (metric, *(("MB", 0) if of_bytes else ("s", 2)))
 
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carried, carry};
@@ -314,17 +315,20 @@ impl Collector<'_> {
     /// Deletes the records of revisions that were removed longer than the grace ago. Nothing counts them any more.
     async fn forget(&mut self) -> Result<(), GcError> {
         let objects = self.objects();
-        let mut forgotten = 0;
-        for revision in &self.report.plan.expired {
-            objects.delete(&keys_of(&**objects, revision).await?).await?;
-            forgotten += 1;
-        }
+        let forgetting = stream::iter(&self.report.plan.expired)
+            .map(|revision| async move {
+                Ok::<_, GcError>(objects.delete(&keys_of(&**objects, revision).await?).await?)
+            })
+            .buffer_unordered(FORGETS);
+        let forgotten: Vec<()> = forgetting.try_collect().await?;
         objects.delete(&self.tombstones).await?;
-        self.report.forgotten = forgotten;
+        self.report.forgotten = forgotten.len() as u64;
         Ok(())
     }
 }
 
+/// Records that are deleted at the same time.
+const FORGETS: usize = 8;
 /// Files that killed saves left are older than this.
 const LEFTOVER_AGE: Duration = Duration::from_hours(24);
 
