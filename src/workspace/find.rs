@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(found(&place, &first.to_string().to_uppercase()).await.unwrap().id, first);
         let (first, second) = (first.to_string(), second.to_string());
         let common = first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
-        assert_eq!(found(&place, &first[..=common.max(IdPrefix::LEAST)]).await.unwrap().id.to_string(), first);
+        assert_eq!(
+            found(&place, &first[..=common.max(IdPrefix::LEAST)]).await.unwrap().id.to_string(),
+            first
+        );
         // What both have in common means neither. Where it is too short it is no id.
         for text in [first[..common].to_owned(), format!("w@{}", &first[..common])] {
             if common >= IdPrefix::LEAST {
