@@ -4,11 +4,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests read what scripts/test tells them in the environment")]
 
 mod cli;
+mod collecting;
 mod dockerfiles;
 mod e2e;
 mod format;
 mod fuzz;
 mod help;
+mod home;
 mod kills;
 mod retention;
 mod snapshot;

@@ -2,10 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share fails as the tests do")]
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,93 +13,7 @@ use std::time::{Duration, Instant};
 use kiln::base::fs::{Existing, write_durably};
 use serde_json::{Value, json};
 
-/// A home, a store and a tree of their own.
-struct Home {
-    folder: tempfile::TempDir,
-}
-
-impl Home {
-    fn new() -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap() };
-        home.write("tree/README.md", "# app\n");
-        home.write("tree/src/main.rs", "fn main() {}\n");
-        home.write("tree/src/empty", "");
-        home.write("tree/big", &"0123456789abcdef".repeat(40_000));
-        symlink("src/main.rs", home.path("tree/link")).unwrap();
-        fs::hard_link(home.path("tree/README.md"), home.path("tree/src/again")).unwrap();
-        fs::set_permissions(home.path("tree/src/main.rs"), fs::Permissions::from_mode(0o755)).unwrap();
-        home
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        write_durably(&path, text.as_bytes(), Existing::Replace).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    }
-
-    /// Writes bytes that neither compress nor repeat.
-    fn write_noise(&self, name: &str, bytes: u64) {
-        let mut noise = fs::File::open("/dev/urandom").unwrap().take(bytes);
-        std::io::copy(&mut noise, &mut fs::File::create(self.path(name)).unwrap()).unwrap();
-    }
-
-    fn command_of(&self, program: &OsStr, words: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command
-            .args(words)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.folder.path())
-            .env("KILN_STORE", self.path("store"))
-            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        self.command_of(env!("CARGO_BIN_EXE_kiln").as_ref(), words)
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn text(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.text(&[words, &["--json"]].concat())).unwrap()
-    }
-
-    fn save(&self, name: &str) -> String {
-        let saved = self.json(&["workspace", "save", "tree", "--name", name]);
-        saved["revision"].as_str().unwrap().to_owned()
-    }
-
-    /// Runs a shell's line in which `kiln` is the program; returns its output.
-    fn shell(&self, line: &str) -> Output {
-        let line = format!("set -o pipefail; kiln() {{ '{}' \"$@\"; }}; {line}", env!("CARGO_BIN_EXE_kiln"));
-        self.command_of("bash".as_ref(), &["-c", &line]).output().unwrap()
-    }
-}
-
-/// Runs a command that fails; returns its exit code and the error that it printed as JSON.
-fn error_of(home: &Home, words: &[&str]) -> (i32, Value) {
-    let output = home.run(&[words, &["--json"]].concat());
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    let document: Value =
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {stdout}"));
-    (output.status.code().unwrap(), document["error"].clone())
-}
+use super::home::{Home, error_of};
 
 /// Everything of a tree that a save keeps, by path.
 fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
@@ -321,7 +234,7 @@ fn as_ordinary_user(home: &Home, words: &[&str]) -> Output {
     let program = home.path("kiln");
     if !program.exists() {
         fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
-        fs::set_permissions(home.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     }
     let mut command = home.command_of(program.as_os_str(), words);
     if rustix::process::geteuid().is_root() {

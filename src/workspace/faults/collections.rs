@@ -345,6 +345,88 @@ async fn a_restore_of_what_a_collection_moved_asks_no_more_often_than_before() {
     assert!(after <= before + 8, "{after} reads, and {before} before");
 }
 
+/// After a collection moved chunks only the index knows where they are; and it may be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_segment_names_is_found_in_the_tables_of_the_packs() {
+    let scene = Scene::new(13);
+    let host = scene.host("one");
+    let saved = three_saves(&scene, &host).await;
+    host.remove(saved[0].0).await;
+    host.remove(saved[1].0).await;
+    let report = host.collect(&GcSpec { max_dead_percent: 0.0, ..at_once() }).await.unwrap();
+    assert!(report.moved.0 > 0 && report.deleted.0 > 0, "{report:?}");
+    let segments = host.keys("idx").await;
+    host.depot.objects.delete(&segments).await.unwrap();
+    scene.verify(&known(&saved[2..]), &[]).await;
+}
+
+/// What another run refused is no root: its chunks may be gone, and nobody acknowledged it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_record_of_an_evicted_session_is_no_revision_and_goes() {
+    let scene = Scene::new(14);
+    let host = scene.host("one");
+    let saved = three_saves(&scene, &host).await;
+    let victim = host.find(saved[2].0).await;
+    let record = host.depot.objects.get(&victim.key().unwrap()).await.unwrap().unwrap();
+    host.depot.objects.delete(&[victim.key().unwrap()]).await.unwrap();
+    // A collector evicted the session, found no revision, and deleted what the session had written.
+    let evicted = format!("evict/{}/{}", victim.session, crate::base::SessionId::generate());
+    let adopt = crate::store::view::Adopted { version: 1, ..Default::default() };
+    for (end, bytes) in [("mark", b"{}".to_vec()), ("adopt", serde_json::to_vec(&adopt).unwrap())] {
+        host.depot.objects.put(&Key::new(format!("{evicted}.{end}")).unwrap(), bytes.into()).await.unwrap();
+    }
+    for key in host.packs().await {
+        if PackName::of_key(&key).unwrap().name.session == victim.session {
+            host.depot.objects.delete(&[key]).await.unwrap();
+        }
+    }
+    // Then its late write of the record lands.
+    host.depot.objects.put(&victim.key().unwrap(), record).await.unwrap();
+    host.remove(saved[0].0).await;
+    for _ in 0..2 {
+        let report = scene.stranger().collect(&at_once()).await.unwrap();
+        assert_eq!((&report.lost[..], report.plan.lost.1), (&[][..], 0));
+    }
+    assert!(host.depot.objects.get(&victim.key().unwrap()).await.unwrap().is_none());
+    scene.verify(&known(&saved[1..2]), &[]).await;
+    assert_eq!(host.check().await.problems, []);
+}
+
+/// A server may apply a write long after its writer gave it up; what was deleted must still be known as deleted then.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_tombstones_outlive_what_they_are_of() {
+    let scene = Scene::new(15);
+    let host = scene.host("one");
+    let saved = three_saves(&scene, &host).await;
+    let removed = host.find(saved[0].0).await.key().unwrap();
+    let record = host.depot.objects.get(&removed).await.unwrap().unwrap();
+    for (id, _) in &saved[..2] {
+        host.remove(*id).await;
+    }
+    let segment = host.keys("idx").await.swap_remove(1);
+    let rows = host.depot.objects.get(&segment).await.unwrap().unwrap();
+    let spec = GcSpec { keep_lists: Duration::from_hours(1), ..at_once() };
+    for _ in 0..3 {
+        host.collect(&spec).await.unwrap();
+    }
+    assert_eq!((host.keys("gc").await.len(), host.keys("removed").await.len()), (1, 2));
+    host.depot.objects.put(&segment, rows).await.unwrap();
+    host.depot.objects.put(&removed, record).await.unwrap();
+    // Nothing that is gone is relied on, and what was removed stays so.
+    let other = scene.host("two");
+    let tree = scene.path("tree");
+    let again = other.save(&tree, "w").await.unwrap();
+    let mut all = known(&saved[2..]);
+    all.insert(again.revision, look(&tree));
+    for _ in 0..3 {
+        let report = host.collect(&at_once()).await.unwrap();
+        assert_eq!((&report.lost[..], report.plan.lost.1), (&[][..], 0));
+    }
+    scene.verify(&all, &[]).await;
+    assert_eq!(host.keys("gc").await, []);
+    assert_eq!(host.check().await.problems, []);
+}
+
 impl Host {
     async fn repair(&self, read_data: bool) -> RepairReport {
         let cache = self.depot.index_cache();
