@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::mark::{Pin, pins};
-use crate::base::{RevisionId, WorkspaceName};
+use crate::base::{Classify as _, ErrorKind, RevisionId, WorkspaceName};
 use crate::store::StoreError;
 use crate::store::revision::{self, Revision, RevisionCounts, RevisionRef};
 
@@ -110,6 +110,23 @@ pub async fn list(
         listed.push(ListedRevision { revision, pin, record });
     }
     Ok(listed)
+}
+
+/// Lists revisions for whoever decides by what their records say: as [`list`], but where a record could not be read although it may be
+/// sound, because the store does not answer, that is an error.
+///
+/// # Errors
+///
+/// Fails where the store does not answer.
+pub(super) async fn list_or_fail(
+    depot: &Depot,
+    workspace: Option<&WorkspaceName>,
+) -> Result<Vec<ListedRevision>, WorkspaceError> {
+    let listed = list(depot, workspace).await?.into_iter().map(|listed| match listed.record {
+        Err(error) if error.kind() != ErrorKind::Corrupt => Err(error.into()),
+        Ok(_) | Err(_) => Ok(listed),
+    });
+    listed.collect()
 }
 
 /// Sums a list up by workspace, sorted by name.

@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
-use super::list::{ListedRevision, RevisionSummary, list};
+use super::list::{ListedRevision, RevisionSummary, list_or_fail};
 use super::mark::{pins, touches};
 use super::policy::{Candidate, CandidateRecord, KeepReason, PolicySet, Verdict, decide};
 use super::remove::{WRITES, bury};
 use crate::base::{RevisionId, Sink, WorkspaceName, now};
 use crate::store::StoreError;
-use crate::store::revision::{self, RevisionRef};
+use crate::store::revision::{self, RevisionRef, tombstone_key};
 
 /// Which workspaces are pruned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub enum PruneOutcome {
 pub struct PruneReport {
     /// Every revision of the plan, and what became of it where it was to be removed.
     pub items: Vec<(PruneItem, Option<PruneOutcome>)>,
+    /// Why it could not be looked whether some of them were pinned at the same moment.
+    pub unsure: Option<WorkspaceError>,
 }
 
 impl PruneReport {
@@ -103,8 +105,8 @@ impl PruneReport {
 ///
 /// # Errors
 ///
-/// Fails where a workspace that is named has no revision, and where the store does not answer. A record that cannot be read is no
-/// error: its revision is kept.
+/// Fails where a workspace that is named has no revision, and where the store does not answer. A damaged record is no error: its
+/// revision is kept.
 pub async fn plan_prune(
     depot: &Depot,
     scope: &PruneScope,
@@ -115,10 +117,10 @@ pub async fn plan_prune(
     sink.emit(WorkspaceEvent::Step { name: "reading records" });
     let mut listed = Vec::new();
     match scope {
-        PruneScope::All => listed = list(depot, None).await?,
+        PruneScope::All => listed = list_or_fail(depot, None).await?,
         PruneScope::Named(names) => {
             for name in names {
-                let mut found = list(depot, Some(name)).await?;
+                let mut found = list_or_fail(depot, Some(name)).await?;
                 if found.is_empty() {
                     return Err(WorkspaceError::NotFound {
                         what: "workspace",
@@ -199,7 +201,7 @@ pub async fn prune(
         .filter(|item| matches!(item.verdict, Verdict::Remove(_)))
         .map(|item| item.revision.clone())
         .collect();
-    let mut outcomes: BTreeMap<RevisionRef, PruneOutcome> = BTreeMap::new();
+    let (mut outcomes, mut unsure) = (BTreeMap::new(), None);
     if !doomed.is_empty() {
         sink.emit(WorkspaceEvent::Step { name: "removing" });
         let only = only_workspace(&doomed).cloned();
@@ -210,30 +212,43 @@ pub async fn prune(
                 if cancel.is_cancelled() {
                     return None;
                 }
-                let buried = bury(depot, &revision, at).await;
+                let buried = match bury(depot, &revision, at).await {
+                    // What the store does not acknowledge may be there all the same.
+                    Err(error) if !is_buried(depot, &revision).await => PruneOutcome::Failed(error),
+                    Ok(()) | Err(_) => PruneOutcome::Removed,
+                };
                 Some((revision, buried))
             })
             .buffer_unordered(WRITES);
         while let Some(buried) = burying.next().await {
-            let Some((revision, buried)) = buried else { return Err(WorkspaceError::Cancelled) };
-            let outcome = buried.map_or_else(PruneOutcome::Failed, |()| PruneOutcome::Removed);
+            let Some((revision, outcome)) = buried else { return Err(WorkspaceError::Cancelled) };
             outcomes.insert(revision, outcome);
         }
         drop(burying);
         // Whoever pins at the same time looks for the tombstone after the pin is written, so that one of the two is told.
-        let pins = pins(depot, only.as_ref()).await?;
-        for (revision, outcome) in &mut outcomes {
-            let is_pinned = pins.contains_key(&(revision.workspace.clone(), revision.id));
-            if is_pinned && matches!(outcome, PruneOutcome::Removed) {
-                *outcome = PruneOutcome::RemovedThoughPinned;
+        match pins(depot, only.as_ref()).await {
+            Ok(pins) => {
+                for (revision, outcome) in &mut outcomes {
+                    let is_pinned = pins.contains_key(&(revision.workspace.clone(), revision.id));
+                    if is_pinned && matches!(outcome, PruneOutcome::Removed) {
+                        *outcome = PruneOutcome::RemovedThoughPinned;
+                    }
+                }
             }
+            Err(error) => unsure = Some(error),
         }
     }
     let with_outcome = |item: PruneItem| {
         let outcome = outcomes.remove(&item.revision);
         (item, outcome)
     };
-    Ok(PruneReport { items: plan.items.into_iter().map(with_outcome).collect() })
+    Ok(PruneReport { items: plan.items.into_iter().map(with_outcome).collect(), unsure })
+}
+
+/// Looks whether a revision has a tombstone.
+async fn is_buried(depot: &Depot, revision: &RevisionRef) -> bool {
+    let Ok(key) = tombstone_key(revision) else { return false };
+    matches!(depot.objects.get(&key).await, Ok(Some(_)))
 }
 
 /// Returns what may be removed still; the outcomes of the rest are noted.

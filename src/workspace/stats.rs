@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::depot::Depot;
 use super::error::WorkspaceError;
-use super::list::{ListedRevision, list};
+use super::list::{ListedRevision, list_or_fail};
 use super::policy::Period;
 use crate::base::{Monotonic, Sink, WorkspaceName};
 use crate::objects::Prefix;
@@ -61,6 +61,9 @@ pub struct StatsReport {
     pub eviction_marks: u64,
     /// Revisions.
     pub revisions: u64,
+    /// How many of them have records that cannot be read, so that what only they need is among what nobody needs. A collector deletes
+    /// nothing while there is one.
+    pub damaged_revisions: u64,
     /// Revisions that were removed and not forgotten yet. What only they need is among what nobody needs.
     pub removed_revisions: u64,
     /// Every workspace, sorted by name.
@@ -130,7 +133,8 @@ pub struct TrendPoint {
 ///
 /// # Errors
 ///
-/// Fails where the store does not answer, where a record or a part of a manifest cannot be read, and when `cancel` is cancelled.
+/// Fails where the store does not answer, where a part of a manifest cannot be read, and when `cancel` is cancelled. Damaged records are
+/// counted.
 pub async fn stats(
     depot: &Depot,
     sink: &dyn Sink<GcEvent>,
@@ -138,8 +142,10 @@ pub async fn stats(
     now: Timestamp,
 ) -> Result<StatsReport, WorkspaceError> {
     let clock = Monotonic::start();
-    let listed = list(depot, None).await?;
-    let tally = Box::pin(tally(&depot.objects, &depot.index_cache(), sink, cancel)).await?;
+    let listed = list_or_fail(depot, None).await?;
+    let is_damaged = |it: &&ListedRevision| it.record.is_err();
+    let damaged = listed.iter().filter(is_damaged).map(|it| it.revision.clone()).collect();
+    let tally = Box::pin(tally(&depot.objects, &depot.index_cache(), &damaged, sink, cancel)).await?;
     let prefix = |text| Prefix::new(text).map_err(StoreError::from);
     let index = depot.objects.list(&prefix("idx")?).await.map_err(StoreError::from)?;
     let marks = depot.objects.list(&prefix("evict")?).await.map_err(StoreError::from)?;
@@ -155,6 +161,7 @@ pub async fn stats(
 fn report(listed: &[ListedRevision], tally: &Tally, now: Timestamp) -> StatsReport {
     let mut report = StatsReport {
         revisions: listed.len() as u64,
+        damaged_revisions: listed.iter().filter(|it| it.record.is_err()).count() as u64,
         removed_revisions: tally.removed,
         segments: tally.segments,
         open_sessions: tally.open_sessions,
@@ -366,6 +373,20 @@ mod tests {
         let gone = seen(&place).await;
         assert_eq!((gone.stored_bytes, gone.removed_revisions), (gone.live_bytes, 0));
         assert_eq!(gone.live_bytes, before.live_bytes);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_record_is_counted_and_hides_nothing_else() {
+        let place = Place::new();
+        place.write("tree/a", noise(1, 1 << 20));
+        save_as(&place, "sound").await;
+        place.write("tree/a", noise(2, 2 << 20));
+        save_as(&place, "zz").await;
+        let damaged = place.newest().await;
+        place.depot.objects.put(&damaged.key().unwrap(), "{".into()).await.unwrap();
+        let report = seen(&place).await;
+        assert_eq!((report.revisions, report.damaged_revisions, report.logical_bytes), (2, 1, 1 << 20));
+        assert!(report.live_bytes > 1 << 20 && report.dead_bytes > 2 << 20, "{report:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

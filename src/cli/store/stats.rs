@@ -45,6 +45,7 @@ struct StatsView {
     dedup_ratio: Option<f64>,
     compression_ratio: Option<f64>,
     revisions: u64,
+    damaged_revisions: u64,
     removed_revisions: u64,
     chunks: u64,
     lost_chunks: u64,
@@ -129,6 +130,7 @@ impl StatsView {
             dedup_ratio: report.dedup_ratio().map(rounded),
             compression_ratio: report.compression_ratio().map(rounded),
             revisions: report.revisions,
+            damaged_revisions: report.damaged_revisions,
             removed_revisions: report.removed_revisions,
             chunks: report.chunks,
             lost_chunks: report.lost_chunks,
@@ -274,6 +276,13 @@ fn percent(part: u64, whole: u64) -> String {
 /// Tells what is not as on most days.
 fn told(view: &StatsView, paint: Paint) -> String {
     let mut text = String::new();
+    if view.damaged_revisions > 0 {
+        text.push_str(&format!(
+            "{} {} revisions have records that cannot be read: what only they need is called dead, and `kiln gc` deletes nothing\n",
+            paint.bad("damaged:"),
+            view.damaged_revisions
+        ));
+    }
     if view.lost_chunks > 0 {
         text.push_str(&format!(
             "{} {} chunks that are needed are in no pack; `kiln store check` tells whose they are\n",

@@ -1,5 +1,6 @@
 //! `kiln workspace prune`: what no policy keeps is removed.
 
+use std::error::Error;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,6 +173,9 @@ struct PruneView {
     failed: usize,
     /// What the files of the removed revisions take, each counted whole, though they share most of it.
     removed_bytes: u64,
+    /// Why it is not known whether some of them were pinned at the same moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsure: Option<String>,
     /// Always 0: removing drops names, and `kiln gc` frees bytes.
     freed_bytes: u64,
 }
@@ -218,8 +222,7 @@ impl ItemView {
             }
             Some(PruneOutcome::Failed(cause)) => {
                 (action, reasons) = ("keep", vec!["failed"]);
-                let causes = std::iter::once(cause.to_string()).chain(chain(cause));
-                error = Some(causes.collect::<Vec<_>>().join(": "));
+                error = Some(in_a_line(cause));
             }
         }
         let revision = &item.revision;
@@ -237,12 +240,27 @@ impl ItemView {
     }
 }
 
+/// Returns an error and its causes as one line.
+fn in_a_line(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::once(error.to_string()).chain(chain(error));
+    causes.collect::<Vec<_>>().join(": ")
+}
+
 impl PruneView {
     fn new(items: Vec<ItemView>, applied: bool, failed: usize) -> Self {
         let removed = items.iter().filter(|item| item.action == "remove");
         let removed_bytes = removed.clone().filter_map(|item| item.bytes).sum();
         let removed = removed.count();
-        Self { applied, kept: items.len() - removed, removed, failed, removed_bytes, freed_bytes: 0, items }
+        Self {
+            applied,
+            kept: items.len() - removed,
+            removed,
+            failed,
+            removed_bytes,
+            unsure: None,
+            freed_bytes: 0,
+            items,
+        }
     }
 
     fn of_plan(plan: &PrunePlan) -> Self {
@@ -251,7 +269,8 @@ impl PruneView {
 
     fn of_report(report: &PruneReport) -> Self {
         let items = report.items.iter().map(|(item, outcome)| ItemView::new(item, outcome.as_ref()));
-        Self::new(items.collect(), true, report.failed())
+        let unsure = report.unsure.as_ref().map(|error| in_a_line(error));
+        Self { unsure, ..Self::new(items.collect(), true, report.failed()) }
     }
 }
 
@@ -273,7 +292,7 @@ pub(super) async fn run(
     })
     .await?;
     invocation.output.answer(&view, |paint| human(&view, now(), paint))?;
-    Ok(if view.failed == 0 { 0 } else { exit::IN_PART })
+    Ok(if view.failed == 0 && view.unsure.is_none() { 0 } else { exit::IN_PART })
 }
 
 fn human(view: &PruneView, now: Timestamp, paint: Paint) -> String {
@@ -308,6 +327,10 @@ fn human(view: &PruneView, now: Timestamp, paint: Paint) -> String {
         count => paint.bad(&format!(", {count} failed")),
     };
     text.push_str(&format!("{} kept, {} {verb}{failed}{next}\n", view.kept, view.removed));
+    if let Some(unsure) = &view.unsure {
+        let warning = paint.warn("warning:");
+        text.push_str(&format!("{warning} some may have been pinned at the same moment: {unsure}\n"));
+    }
     text
 }
 

@@ -1,5 +1,6 @@
 //! How much of what there is is needed, pack by pack.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -7,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::error::GcError;
 use super::event::GcEvent;
 use super::ledger::Standing;
+use super::roots::Listing;
 use super::survey::Surveyor;
 use crate::base::Sink;
 use crate::objects::ObjectStore;
 use crate::store::cache::IndexCache;
 use crate::store::pack::PackInfo;
+use crate::store::revision::RevisionRef;
 
 /// What a pack is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +63,7 @@ pub struct Tally {
     pub lost_chunks: u64,
 }
 
-/// Looks at the store and tells how much of each pack the revisions that nobody removed need. Changes nothing, opens no session, and may
+/// Looks at the store and tells how much of each pack the revisions that nobody removed need, but for those that are `left_out`. Changes nothing, opens no session, and may
 /// run beside anything; what is saved or collected meanwhile may be seen or not. The memory is as of [`super::plan`].
 ///
 /// # Errors
@@ -69,12 +72,16 @@ pub struct Tally {
 pub async fn tally(
     objects: &Arc<dyn ObjectStore>,
     cache: &IndexCache,
+    left_out: &BTreeSet<RevisionRef>,
     sink: &dyn Sink<GcEvent>,
     cancel: &CancellationToken,
 ) -> Result<Tally, GcError> {
     sink.emit(GcEvent::Step { name: "marking" });
+    let roots = |listing: &Listing, left_out: &BTreeSet<RevisionRef>| {
+        listing.kept().into_iter().filter(|revision| !left_out.contains(revision)).collect()
+    };
     let surveyor = Surveyor { objects, cache, sink, cancel };
-    let survey = surveyor.survey(None, |listing| listing.kept()).await?;
+    let survey = surveyor.survey(None, |listing| roots(listing, left_out)).await?;
     let packs = survey.ledger.packs().filter_map(|(_, pack)| {
         let is_open = survey.open.contains(&pack.info.pack.name.session);
         let state = match pack.standing {
@@ -92,7 +99,7 @@ pub async fn tally(
             live_bytes: pack.live_bytes(),
         })
     });
-    let is_removed = |revision: &&crate::store::revision::RevisionRef| {
+    let is_removed = |revision: &&RevisionRef| {
         survey.listing.removed.contains_key(&(revision.workspace.clone(), revision.id))
     };
     Ok(Tally {

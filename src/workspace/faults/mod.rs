@@ -16,6 +16,7 @@
 //! | `targets` | places that are hard to write to |
 //! | `updates` | directories that are made equal to a revision |
 //! | `rounds` | what comes back is what was saved |
+//! | `retention` | prunes and undos of which anything fails |
 
 mod collections;
 mod collector;
@@ -23,6 +24,7 @@ mod damage;
 mod evictions;
 mod growth;
 mod lies;
+mod retention;
 mod rounds;
 mod scene;
 mod sources;
