@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::cache::IndexCache;
 use super::error::StoreError;
 use super::revision::Revision;
+use super::small::NOTE_BYTES;
 use super::view::{View, evictions};
 use crate::base::{Owner, SessionId};
 use crate::objects::{Key, ObjectStore};
@@ -123,7 +124,8 @@ impl Session {
     ///
     /// Fails where the store does not answer.
     pub async fn standing(&self) -> Result<Standing, StoreError> {
-        let is_there = self.objects.get(&Key::new(format!("sess/{}", self.id))?).await?.is_some();
+        let is_there =
+            self.objects.get_up_to(&Key::new(format!("sess/{}", self.id))?, NOTE_BYTES).await?.is_some();
         let is_marked = evictions(&*self.objects, &[self.id].into()).await?.is_marked(self.id);
         Ok(if is_there && !is_marked { Standing::Good } else { Standing::Evicted })
     }

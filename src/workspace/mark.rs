@@ -101,7 +101,11 @@ impl Mark {
 pub async fn pin(depot: &Depot, revision: &RevisionRef, reason: &str) -> Result<(), WorkspaceError> {
     mark(depot, revision, Kind::Pin, reason).await?;
     // Whoever removes it at the same time looks for pins after the tombstone is written, so that one of the two is told.
-    let tombstone = depot.objects.get(&tombstone_key(revision)?).await.map_err(StoreError::from)?;
+    let tombstone = depot
+        .objects
+        .get_up_to(&tombstone_key(revision)?, small::NOTE_BYTES)
+        .await
+        .map_err(StoreError::from)?;
     match tombstone {
         None => Ok(()),
         Some(_) => Err(WorkspaceError::NotFound {
@@ -156,7 +160,8 @@ pub async fn pins(depot: &Depot, workspace: Option<&WorkspaceName>) -> Result<Pi
     }
     stream::iter(last.into_values().filter(|mark| mark.kind == Kind::Pin))
         .map(|mark| async move {
-            let bytes = depot.objects.get(&mark.key).await.map_err(StoreError::from)?;
+            let bytes =
+                depot.objects.get_up_to(&mark.key, small::NOTE_BYTES).await.map_err(StoreError::from)?;
             let record: Option<PinRecord> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let pin = match record {
                 Some(PinRecord { reason, made, .. }) => Pin { reason, made },
@@ -231,7 +236,7 @@ pub async fn touches(
 }
 
 async fn read_touch(depot: &Depot, key: &Key) -> Option<jiff::Timestamp> {
-    let bytes = depot.objects.get(key).await.ok().flatten()?;
+    let bytes = depot.objects.get_up_to(key, small::NOTE_BYTES).await.ok().flatten()?;
     let record: TouchRecord = serde_json::from_slice(&bytes).ok()?;
     (record.version <= VERSION).then_some(record.touched)
 }

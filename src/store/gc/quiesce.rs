@@ -16,6 +16,7 @@ use crate::store::StoreError;
 use crate::store::pack::WrittenName;
 use crate::store::revision::RevisionRef;
 use crate::store::session::{Beat, SessionRecord};
+use crate::store::small::NOTE_BYTES;
 use crate::store::view::Adopted;
 
 /// How often one looks again, at most.
@@ -125,7 +126,7 @@ pub(super) async fn quiesce(
 
 impl Watched {
     async fn of(objects: &dyn ObjectStore, session: SessionId) -> Result<Self, GcError> {
-        let record = objects.get(&Key::new(format!("sess/{session}"))?).await?;
+        let record = objects.get_up_to(&Key::new(format!("sess/{session}"))?, NOTE_BYTES).await?;
         let record = record.and_then(|bytes| serde_json::from_slice::<SessionRecord>(&bytes).ok());
         Ok(Self { beat: None, still: Duration::ZERO, owner: record.and_then(|record| record.owner) })
     }
@@ -148,7 +149,7 @@ async fn look(
     let beats: Vec<(SessionId, Option<Bytes>)> = stream::iter(sessions)
         .map(|session| async move {
             let key = Key::new(format!("beat/{session}"))?;
-            Ok::<_, GcError>((session, objects.get(&key).await?))
+            Ok::<_, GcError>((session, objects.get_up_to(&key, NOTE_BYTES).await?))
         })
         .buffer_unordered(FETCHES)
         .try_collect()

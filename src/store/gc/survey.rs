@@ -23,6 +23,7 @@ use crate::store::pack::{PackInfo, PackName, PackTable};
 use crate::store::revision::RevisionRef;
 use crate::store::segment::{Segment, encode, rows_of};
 use crate::store::session::Session;
+use crate::store::small;
 use crate::store::verify::find_table;
 use crate::store::view::{Condemned, View};
 
@@ -42,7 +43,9 @@ pub(super) async fn lists(objects: &dyn ObjectStore) -> Result<Vec<List>, GcErro
     let listed = objects.list(&Prefix::new("gc")?).await?;
     let lists = stream::iter(listed)
         .map(|object| async move {
-            let Some(bytes) = objects.get(&object.key).await? else { return Ok::<_, GcError>(None) };
+            let Some(bytes) = small::read(objects, &object.key, small::LIST_BYTES).await? else {
+                return Ok::<_, GcError>(None);
+            };
             let list: Condemned = serde_json::from_slice(&bytes).map_err(|source| StoreError::Damaged {
                 key: object.key.to_string(),
                 store: objects.place(),
