@@ -64,11 +64,11 @@ pub struct Tally {
 }
 
 /// Looks at the store and tells how much of each pack the revisions that nobody removed need, but for those that are `left_out`. Changes nothing, opens no session, and may
-/// run beside anything; what is saved or collected meanwhile may be seen or not. The memory is as of [`super::plan`].
+/// run beside anything; what is saved or collected meanwhile may be seen or not. The memory is as of [`super::plan()`].
 ///
 /// # Errors
 ///
-/// As [`super::plan`].
+/// As [`super::plan()`].
 pub async fn tally(
     objects: &Arc<dyn ObjectStore>,
     cache: &IndexCache,
