@@ -167,16 +167,18 @@ impl Marks {
     }
 
     fn set(&mut self, kind: Kind, candidate: &Candidate) -> Marked {
-        let Some(held) = self.held.get_mut(candidate.segment) else { return Marked::Missing };
-        let mut is_new = held.live.set(candidate.row);
+        let Some(held) = self.held.get_mut(candidate.segment as usize) else { return Marked::Missing };
+        let mut is_new = held.live.set(candidate.row as usize);
         if kind != Kind::DATA
-            && let Some(bits) =
-                self.walked.get_mut(kind.index()).and_then(|walked| walked.get_mut(candidate.segment))
+            && let Some(bits) = self
+                .walked
+                .get_mut(kind.index())
+                .and_then(|walked| walked.get_mut(candidate.segment as usize))
         {
             if bits.0.is_empty() {
                 *bits = Bits::new(held.segment.len());
             }
-            is_new = bits.set(candidate.row);
+            is_new = bits.set(candidate.row as usize);
         }
         if is_new { Marked::New(candidate.place) } else { Marked::Known }
     }
@@ -259,8 +261,8 @@ impl Marks {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     standing: Standing,
-    segment: usize,
-    row: usize,
+    segment: u32,
+    row: u32,
     place: Place,
 }
 
@@ -272,18 +274,15 @@ impl Held {
         ledger: &Ledger,
         found: &mut [Option<Candidate>],
     ) -> io::Result<()> {
+        let segment = u32::try_from(number).unwrap_or(u32::MAX);
         let mut offer = |at: usize, row: usize, location: Location| {
             let Some(Some(pack)) = self.packs.get(location.pack as usize) else { return };
+            let Ok(row) = u32::try_from(row) else { return };
             let standing = ledger.standing(*pack);
             if let Some(best) = found.get_mut(at)
                 && best.is_none_or(|best| standing < best.standing)
             {
-                *best = Some(Candidate {
-                    standing,
-                    segment: number,
-                    row,
-                    place: Place { pack: *pack, location },
-                });
+                *best = Some(Candidate { standing, segment, row, place: Place { pack: *pack, location } });
             }
         };
         if ids.len() < self.segment.len() / LOOK_UP_SHARE {

@@ -16,8 +16,8 @@ use crate::store::fetch::{Fetcher, Locations, Run, open_run};
 use crate::store::manifest::{decode_chunk, decode_list};
 use crate::store::{Content, EntryKind, StoreError};
 
-/// Ids of chunks of files that are joined with the index at once: 32 MiB of them, and as much again while they are joined.
-const DATA_BATCH: usize = 1 << 20;
+/// Ids of chunks of files that are joined with the index at once: 16 MiB of them, and twice as much again while they are joined.
+const DATA_BATCH: usize = 1 << 19;
 /// The same of other kinds, which need their places as well.
 const BATCH: usize = 128 << 10;
 /// Chunks of manifests that are read before what they lead to is looked at: some 16 MiB of them.
