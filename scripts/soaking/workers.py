@@ -1,4 +1,4 @@
-"""What goes on at the same time on one store: saves, forks, restores, removals, collections. Each command is a process."""
+"""What goes on at the same time on one store: saves, forks, restores, removals, collections, checks. Each command is a process."""
 import shutil
 
 from .ledger import GOING, GONE, HERE
@@ -9,7 +9,7 @@ from .trees import digest
 NOT_FOUND, CONFLICT, UNAVAILABLE = 4, 5, 6
 TAKEN_FOR_DEAD = "took this save for dead"
 # More revisions than that are not kept at a time: all of them are restored in the end.
-MOST_KEPT = 30
+MOST_KEPT = 24
 
 
 class Worker:
@@ -167,3 +167,16 @@ class Collector(Worker):
         self.ledger.count("still_open", int(done["still_open_sessions"] > 0))
         if answer["lost_chunks"] or answer["stuck_packs"]:
             self.ledger.finding(f"{self.name} misses chunks: {answer['lost_chunks']}, {answer['stuck_packs']}")
+
+
+class Checker(Worker):
+    """Checks what the store holds while it changes."""
+
+    role, pause = "check", 6
+
+    def once(self):
+        outcome = self.run("store", "check")
+        if outcome.exit == 0:
+            self.ledger.count("checks")
+        else:
+            self.failed(outcome)
