@@ -23,7 +23,7 @@ use crate::store::pack::{PackInfo, PackKind, PackName, PackTable, TableFrame, Wr
 use crate::store::revision::{self, RevisionCounts, RevisionRef};
 use crate::store::segment::Segment;
 use crate::store::verify::{PackVerdict, table_of, verify};
-use crate::store::view::{Evictions, condemned, evictions};
+use crate::store::view::{Evictions, View, condemned, evictions};
 use crate::store::{ChunkRef, Content, Entry, EntryKind, EntryPath, Format, FormatError, StoreError};
 
 /// How many small objects are fetched at the same time.
@@ -154,6 +154,10 @@ struct Checking<'a> {
     sound_lists: HashSet<ChunkId>,
     /// Chunks that cannot be read, and the problem that says so.
     bad: HashMap<ChunkId, usize>,
+    /// Chunks of files that lay in no pack when the packs were read.
+    absent: HashSet<ChunkId>,
+    /// Problems that a collection may be the reason of, as it ran meanwhile: they are told when they turn out to be true.
+    supposed: BTreeSet<usize>,
     problems: Vec<Problem>,
     notes: Vec<Note>,
     segments_read: u64,
@@ -198,6 +202,8 @@ impl<'a> Checking<'a> {
             block_numbers: HashMap::new(),
             sound_lists: HashSet::new(),
             bad: HashMap::new(),
+            absent: HashSet::new(),
+            supposed: BTreeSet::new(),
             problems: Vec::new(),
             notes: Vec::new(),
             segments_read: 0,
@@ -219,6 +225,13 @@ impl<'a> Checking<'a> {
         let problem = Problem { key: key.into(), damage, detail: detail.into(), touches: Vec::new() };
         self.sink.emit(WorkspaceEvent::Warning { message: problem.to_string() });
         self.problems.push(problem);
+        self.problems.len() - 1
+    }
+
+    /// Notes what may turn out to be no problem at the end.
+    fn suppose(&mut self, key: String, damage: Damage, detail: &str) -> usize {
+        self.problems.push(Problem { key, damage, detail: detail.into(), touches: Vec::new() });
+        self.supposed.insert(self.problems.len() - 1);
         self.problems.len() - 1
     }
 
@@ -783,6 +796,7 @@ impl<'a> Checking<'a> {
             if level == 0 {
                 for chunk in refs {
                     if !self.need(&chunk.id) {
+                        self.absent.insert(chunk.id);
                         self.blame(chunk.id, record)?;
                         bad.push(chunk.id);
                     }
@@ -833,7 +847,7 @@ impl<'a> Checking<'a> {
         let at = match (known, keys.into_iter().next()) {
             (Some(at), _) => at,
             (None, Some(key)) => {
-                self.problem(key, Damage::Chunks(Vec::new()), "chunks are not what was written")
+                self.suppose(key, Damage::Chunks(Vec::new()), "chunks are not what was written")
             }
             (None, None) => {
                 let key = self.records.get(record).map(|record| record.key.clone()).unwrap_or_default();
@@ -842,7 +856,7 @@ impl<'a> Checking<'a> {
                     .iter()
                     .position(|problem| problem.key == key && matches!(problem.damage, Damage::Lost(_)));
                 known.unwrap_or_else(|| {
-                    self.problem(key, Damage::Lost(Vec::new()), "chunks that it needs are nowhere")
+                    self.suppose(key, Damage::Lost(Vec::new()), "chunks that it needs are nowhere")
                 })
             }
         };
@@ -887,19 +901,66 @@ impl<'a> Checking<'a> {
         }
     }
 
-    async fn finish(mut self) -> Result<CheckReport, WorkspaceError> {
-        self.touch();
-        // What was removed while this ran, and perhaps collected, is nobody's loss.
-        if self.problems.iter().any(|problem| matches!(problem.damage, Damage::Lost(_) | Damage::Chunks(_)))
+    /// Takes back that chunks are lost which a collection moved while this ran: they lie in packs that are younger than the index that
+    /// was read. What cannot be read in an index that is damaged itself stays a problem.
+    async fn settle(&mut self) -> Result<(), WorkspaceError> {
+        self.absent.retain(|id| self.bad.get(id).is_some_and(|at| self.supposed.contains(at)));
+        if self.absent.is_empty() {
+            return Ok(());
+        }
+        let view = match View::load(&*self.depot.objects, &self.depot.index_cache()).await {
+            Ok(view) => view,
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut there: HashSet<PackName> = HashSet::new();
+        for below in ["packs", "meta"] {
+            there.extend(self.list(below).await?.iter().filter_map(PackName::of_key));
+        }
+        for id in std::mem::take(&mut self.absent) {
+            let places = view
+                .places(&id)
+                .map_err(|source| StoreError::Local { action: "read the cached index", source })?;
+            let is_younger = |pack| !self.indexed.contains_key(pack) && !self.recorded.contains_key(pack);
+            if !places.iter().any(|(info, _)| there.contains(&info.pack) && is_younger(&info.pack)) {
+                continue;
+            }
+            self.chunks.insert(beginning(&id), true);
+            let problem = self.bad.remove(&id).and_then(|at| self.problems.get_mut(at));
+            if let Some(Problem { damage: Damage::Chunks(ids) | Damage::Lost(ids), .. }) = problem {
+                ids.retain(|other| *other != id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the supposed problems that are true. What was removed while this ran, and perhaps collected, is nobody's loss.
+    async fn judge(&mut self) {
+        let is_of_chunks = |problem: &Problem| matches!(problem.damage, Damage::Lost(_) | Damage::Chunks(_));
+        if self.problems.iter().any(is_of_chunks)
             && let Ok(still) = revision::list(&*self.depot.objects, None).await
         {
             let still: BTreeSet<RevisionRef> = still.into_iter().collect();
-            self.problems.retain_mut(|problem| {
-                let was_touching = !problem.touches.is_empty();
+            for problem in self.problems.iter_mut().filter(|problem| is_of_chunks(problem)) {
                 problem.touches.retain(|touched| still.contains(&touched.revision));
-                !(was_touching && problem.touches.is_empty() && matches!(problem.damage, Damage::Lost(_)))
-            });
+            }
         }
+        let mut at = 0..;
+        self.problems.retain(|problem| {
+            if !at.next().is_some_and(|at| self.supposed.contains(&at)) {
+                return true;
+            }
+            if !problem.touches.is_empty() {
+                self.sink.emit(WorkspaceEvent::Warning { message: problem.to_string() });
+            }
+            !problem.touches.is_empty()
+        });
+    }
+
+    async fn finish(mut self) -> Result<CheckReport, WorkspaceError> {
+        self.settle().await?;
+        self.touch();
+        self.judge().await;
         Ok(CheckReport {
             revisions: self.records.len() as u64,
             segments: self.segments_read,
@@ -964,6 +1025,7 @@ fn table_by_index(segments: &[Arc<Segment>], pack: &PackName) -> Result<PackTabl
 mod tests {
     use super::*;
     use crate::base::{Discard, now};
+    use crate::store::gc::{self, GcSpec};
     use crate::workspace::remove::{Selection, remove};
     use crate::workspace::show;
     use crate::workspace::tests::Place;
@@ -1175,5 +1237,60 @@ mod tests {
         cancel.cancel();
         let ended = check(&place.depot, &ALL, Arc::new(Discard), &cancel).await;
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    /// Checks, and at the step of that name removes a revision and lets a collection run to its end: as of a check that is slow, or was
+    /// stopped for a while.
+    async fn checked_around_a_collection(
+        place: &Place,
+        spec: &CheckSpec,
+        at: &'static str,
+        removed: Option<RevisionRef>,
+    ) -> CheckReport {
+        let depot = place.depot.clone();
+        let collects = move |event: WorkspaceEvent| {
+            assert!(!matches!(event, WorkspaceEvent::Warning { .. }), "{event:?}");
+            if !matches!(event, WorkspaceEvent::Step { name } if name == at) {
+                return;
+            }
+            let spec = GcSpec { grace: Duration::ZERO, max_dead_percent: 0.0, ..GcSpec::default() };
+            let (depot, removed) = (depot.clone(), removed.clone());
+            let collecting = std::thread::spawn(move || {
+                tokio::runtime::Runtime::new().unwrap().block_on(async {
+                    if let Some(revision) = removed {
+                        remove(&depot, &Selection::One(revision)).await.unwrap();
+                    }
+                    let (cache, cancel) = (depot.index_cache(), CancellationToken::new());
+                    gc::collect(&depot.objects, &cache, &spec, &Discard, &cancel).await.unwrap()
+                })
+            });
+            assert!(collecting.join().unwrap().deleted.0 > 0);
+        };
+        check(&place.depot, spec, Arc::new(collects), &CancellationToken::new()).await.unwrap()
+    }
+
+    // A check that was stopped while a collection ran blamed packs of revisions that had been removed meanwhile, and chunks that had
+    // been moved were said to be lost.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_collection_moves_or_deletes_while_a_check_runs_is_no_damage() {
+        for spec in [CheckSpec::default(), ALL] {
+            for at in ["reading the index", "reading packs", "reading manifests"] {
+                let place = a_store().await;
+                std::fs::remove_file(place.path("tree/large")).unwrap();
+                place.save("tree").await;
+                let all = revision::list(&*place.depot.objects, None).await.unwrap();
+                // `text` is moved out of the pack that it shares with `large`.
+                for revision in all.into_iter().take(2) {
+                    remove(&place.depot, &Selection::One(revision)).await.unwrap();
+                }
+                let report = checked_around_a_collection(&place, &spec, at, None).await;
+                assert_eq!((report.problems, report.revisions), (vec![], 1), "{at}, {spec:?}");
+                place.write("tree/again", noise(3, 300_000));
+                place.save("tree").await;
+                let newest = Some(place.newest().await);
+                let report = checked_around_a_collection(&place, &spec, at, newest).await;
+                assert_eq!((report.problems, report.revisions), (vec![], 2), "{at}, {spec:?}");
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use super::marks::{Kind, Marks};
 use super::quiesce::sessions;
 use super::reach::Reach;
 use super::roots::{self, Listing};
+use super::sweep::in_good_standing;
 use crate::base::{ChunkId, RevisionId, SessionId, Sink};
 use crate::objects::{Key, ObjectStore, Prefix};
 use crate::store::StoreError;
@@ -29,6 +31,8 @@ use crate::store::view::{Condemned, View};
 
 /// Small objects that are fetched at the same time.
 const FETCHES: usize = 8;
+/// When to look again, after another run was seen to delete what this one needed: it forgets the records a little later.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// A list of condemned packs.
 #[derive(Debug, Clone)]
@@ -97,10 +101,43 @@ impl Surveyor<'_> {
     ///
     /// First the packs are listed, then the open sessions, then the revisions: a pack that is listed has its session listed, or its
     /// revision, or is garbage. The session is opened behind the listing of revisions, and what it may rely on is read after that.
+    ///
+    /// What lacks chunks and was removed since it was listed may have been deleted by another run: then everything is looked at again.
     pub(super) async fn survey(
         &self,
         purpose: Option<&str>,
-        roots: impl FnOnce(&Listing) -> Vec<RevisionRef>,
+        roots: impl Fn(&Listing) -> Vec<RevisionRef>,
+    ) -> Result<Survey, GcError> {
+        let mut needed = Vec::new();
+        for pause in AGAIN_AFTER {
+            let surveyed = self.survey_once(purpose, &roots, &mut needed).await;
+            let lacks_chunks = match &surveyed {
+                Ok(survey) => survey.lost.1 > 0,
+                Err(error) => matches!(error, GcError::Unreadable { .. }),
+            };
+            if !lacks_chunks || !self.was_one_removed(&needed).await {
+                return surveyed;
+            }
+            if let Ok(Survey { session: Some(session), .. }) = surveyed {
+                session.abandon().await;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.survey_once(purpose, &roots, &mut needed).await
+    }
+
+    /// Looks whether one of the revisions is removed by now, or its record gone.
+    async fn was_one_removed(&self, revisions: &[RevisionRef]) -> bool {
+        let Ok(listing) = Listing::read(&**self.objects).await else { return false };
+        let kept: BTreeSet<RevisionRef> = listing.kept().into_iter().collect();
+        revisions.iter().any(|revision| !kept.contains(revision))
+    }
+
+    async fn survey_once(
+        &self,
+        purpose: Option<&str>,
+        roots: &impl Fn(&Listing) -> Vec<RevisionRef>,
+        needed: &mut Vec<RevisionRef>,
     ) -> Result<Survey, GcError> {
         let objects = self.objects;
         let mut listed = objects.list(&Prefix::new("packs")?).await?;
@@ -108,6 +145,7 @@ impl Surveyor<'_> {
         let open = sessions(&**objects).await?;
         let listing = Listing::read(&**objects).await?;
         let roots = roots(&listing);
+        needed.clone_from(&roots);
         let session = match purpose {
             Some(purpose) => Some(Session::open(Arc::clone(objects), purpose).await?),
             None => None,
@@ -152,7 +190,17 @@ impl Surveyor<'_> {
                 survey.marks = marks;
                 Ok(survey)
             }
-            Err(error) => Err(abandon(survey.session, error).await),
+            Err(error) => {
+                // A run that was taken for dead, and goes on, misses what the other one deleted: that is no damage.
+                let is_evicted = match (&error, &survey.session) {
+                    (GcError::Unreadable { .. }, Some(session)) => {
+                        matches!(in_good_standing(session).await, Err(GcError::Evicted))
+                    }
+                    _ => false,
+                };
+                let error = if is_evicted { GcError::Evicted } else { error };
+                Err(abandon(survey.session, error).await)
+            }
         }
     }
 
