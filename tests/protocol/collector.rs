@@ -1,7 +1,7 @@
 //! Collectors: G0 to G6, run after run.
 
 use crate::scenario::{Break, Scenario};
-use crate::store::{Chunks, Packs, ALL_RUNS, Runs, Segments, Slots, Store, each, has};
+use crate::store::{ALL_RUNS, Chunks, Packs, Runs, Segments, Slots, Store, each, has};
 use crate::view::{Listing, View};
 use crate::world::{Step, Who, World};
 
@@ -84,7 +84,14 @@ impl Collector {
     fn is_at_work(&self) -> bool {
         !matches!(
             self.at,
-            At::Choose | At::CopySession | At::Condemn | At::Grace | At::Sessions | At::Tidy | At::DeleteLists | At::Done
+            At::Choose
+                | At::CopySession
+                | At::Condemn
+                | At::Grace
+                | At::Sessions
+                | At::Tidy
+                | At::DeleteLists
+                | At::Done
         )
     }
 
@@ -144,7 +151,12 @@ pub(crate) fn steps(scenario: &Scenario, world: &World, number: usize, steps: &m
                 if scenario.is(Break::ListBeforeMark) {
                     (me.found_records, me.found_segments) = found(scenario, &world.store, session);
                     me.at = At::Found;
-                    steps.push(Step::on(who, "LIST what is there, before the mark, of session", session, next));
+                    steps.push(Step::on(
+                        who,
+                        "LIST what is there, before the mark, of session",
+                        session,
+                        next,
+                    ));
                 } else {
                     me.at = At::Found;
                     next.store.marks[run] |= 1 << session;

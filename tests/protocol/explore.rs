@@ -37,7 +37,12 @@ pub(crate) fn breaks(promise: &str, scenario: Scenario) {
     let began = Instant::now();
     let found = judge(protocol, began, &builder(protocol).spawn_bfs().join());
     for (broken, steps) in &found.broken {
-        println!("{:?} breaks {broken} in {} steps ({} states seen):", scenario.broken, steps.len(), found.states);
+        println!(
+            "{:?} breaks {broken} in {} steps ({} states seen):",
+            scenario.broken,
+            steps.len(),
+            found.states
+        );
         steps.iter().for_each(|step| println!("    {step:?}"));
     }
     assert!(
@@ -52,13 +57,19 @@ fn builder(protocol: Protocol) -> stateright::CheckerBuilder<Protocol> {
 }
 
 fn judge(protocol: Protocol, began: Instant, checker: &impl Checker<Protocol>) -> Found {
-    let mut found =
-        Found { states: checker.unique_state_count(), took: began.elapsed(), broken: Vec::new(), never: Vec::new() };
+    let mut found = Found {
+        states: checker.unique_state_count(),
+        took: began.elapsed(),
+        broken: Vec::new(),
+        never: Vec::new(),
+    };
     for property in protocol.properties() {
         match (property.expectation, checker.discovery(property.name)) {
             (Expectation::Always, Some(path)) => found.broken.push((property.name, path.into_actions())),
             (Expectation::Sometimes, None) => found.never.push(property.name),
-            (Expectation::Always, None) | (Expectation::Sometimes, Some(_)) | (Expectation::Eventually, _) => {}
+            (Expectation::Always, None)
+            | (Expectation::Sometimes, Some(_))
+            | (Expectation::Eventually, _) => {}
         }
     }
     found

@@ -122,7 +122,12 @@ fn a_rescue_is_not_told_that_it_was_evicted() {
 }
 
 #[test]
-fn a_rescue_has_no_session_and_lists_go_in_the_same_run() {
-    let two = Scenario { runs: &[1, 1], ..SMALL };
-    breaks("I2", two.breaking(&[Break::RescueWithoutSession, Break::ListInSameRun]));
+fn a_rescue_has_no_session() {
+    breaks("I2", Scenario { savers: &[], runs: &[1, 2], ..SMALL }.breaking(&[Break::RescueWithoutSession]));
+}
+
+#[test]
+fn replaced_segments_are_deleted_without_a_look() {
+    let two = Scenario { savers: &[], runs: &[1, 1], chunks: 2, removes: false, ..SMALL };
+    breaks("I1c", two.breaking(&[Break::DroppedUnchecked]));
 }

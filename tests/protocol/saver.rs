@@ -47,7 +47,7 @@ pub(crate) struct Saver {
 }
 
 impl Saver {
-    /// Whether a later try than the first was acknowledged.
+    /// The slot of the try that it is in.
     pub(crate) fn slot(&self, scenario: &Scenario, number: usize) -> usize {
         scenario.saver_slot(number, self.tried)
     }
@@ -175,7 +175,8 @@ pub(crate) fn steps(scenario: &Scenario, world: &World, number: usize, steps: &m
             "PUT a merged segment"
         }
         At::LookForSessionAgain => {
-            me.at = if has(store.sessions, session) { At::LookForMarksAgain } else { At::Close { good: true } };
+            me.at =
+                if has(store.sessions, session) { At::LookForMarksAgain } else { At::Close { good: true } };
             "GET its session again"
         }
         At::LookForMarksAgain => {

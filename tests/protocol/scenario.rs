@@ -56,6 +56,8 @@ pub(crate) enum Break {
     ListBeforeRows,
     /// G6 rewrites segments that do not count.
     RefusedRewritten,
+    /// G6 leaves segments that a mark hides, though all their packs go.
+    PendingKept,
     /// G6 deletes the replaced segments without looking whether it was evicted.
     DroppedUnchecked,
     /// A list goes in the run that worked it off, where bytes and rows are gone.

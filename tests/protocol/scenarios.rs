@@ -38,7 +38,7 @@ fn an_undo_beside_a_collector() {
 
 #[test]
 fn a_copy_beside_a_collector_and_a_removal() {
-    holds(Scenario { savers: &[Job::Copy], tries: 2, ..TWICE });
+    holds(Scenario { savers: &[Job::Copy], ..TWICE });
 }
 
 #[test]

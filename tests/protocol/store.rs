@@ -122,7 +122,9 @@ impl Store {
 
     /// The segments of a set that count.
     pub(crate) fn counting(&self, scenario: &Scenario, among: Segments) -> Segments {
-        each(among).filter(|segment| self.counts(scenario, *segment)).fold(0, |set, segment| set | 1 << segment)
+        each(among)
+            .filter(|segment| self.counts(scenario, *segment))
+            .fold(0, |set, segment| set | 1 << segment)
     }
 
     /// The segments of a set that will never count: a completed adopt omits them.
@@ -168,7 +170,8 @@ impl Store {
 
     /// PUT of a record.
     pub(crate) fn put_record(&mut self, record: usize, chunks: Chunks, table: Packs) {
-        self.two_meanings |= self.chunks[record] != 0 && (self.chunks[record], self.tables[record]) != (chunks, table);
+        self.two_meanings |=
+            self.chunks[record] != 0 && (self.chunks[record], self.tables[record]) != (chunks, table);
         (self.chunks[record], self.tables[record]) = (chunks, table);
         self.records |= 1 << record;
     }

@@ -24,7 +24,13 @@ pub(crate) enum Listing {
 
 impl View {
     /// Does one listing. `mine` are the packs that the reader is about to delete.
-    pub(crate) fn list(&mut self, scenario: &Scenario, store: &Store, listing: Listing, mine: Packs) -> &'static str {
+    pub(crate) fn list(
+        &mut self,
+        scenario: &Scenario,
+        store: &Store,
+        listing: Listing,
+        mine: Packs,
+    ) -> &'static str {
         match (listing, scenario.is(Break::IndexFirst)) {
             (Listing::First, false) | (Listing::Second, true) => {
                 self.condemned = store.condemned();
@@ -38,8 +44,10 @@ impl View {
                 let all = self.segments;
                 self.segments = store.counting(scenario, all);
                 if mine != 0 {
-                    let others = each(all & !self.segments).filter(|segment| store.rows[*segment] & !mine == 0);
-                    self.idle = others.fold(0, |set, segment| set | 1 << segment)
+                    let others =
+                        each(all & !self.segments).filter(|segment| store.rows[*segment] & !mine == 0);
+                    let kept = scenario.is(Break::PendingKept);
+                    self.idle = others.filter(|_| !kept).fold(0, |set, segment| set | 1 << segment)
                         | store.refused_segments(scenario, all & !self.segments);
                     if scenario.is(Break::RefusedRewritten) {
                         (self.segments, self.idle) = (all, 0);
@@ -65,7 +73,12 @@ impl View {
     }
 
     /// The segments that are replaced by a merged one, and the rows of that one.
-    pub(crate) fn merge(&self, scenario: &Scenario, store: &Store, touching: Option<Packs>) -> (Segments, Packs) {
+    pub(crate) fn merge(
+        &self,
+        scenario: &Scenario,
+        store: &Store,
+        touching: Option<Packs>,
+    ) -> (Segments, Packs) {
         let old = each(self.segments)
             .filter(|segment| touching.is_none_or(|packs| store.rows[*segment] & packs != 0))
             .fold(0, |set, segment| set | 1 << segment);
