@@ -1,6 +1,7 @@
 //! Writing chunks: what is there already is only referenced, what is not goes into packs.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -290,12 +291,28 @@ impl ChunkWriter {
     }
 
     /// Puts what is open, waits for all uploads, and indexes what is not indexed. After this every appended chunk may be
-    /// referenced. Blocks, so it must not be called on a thread of the runtime.
+    /// referenced. Where it is dropped, [`ChunkWriter::index_uploaded`] still ends the uploads.
     ///
     /// # Errors
     ///
     /// As [`ChunkWriter::append`].
-    pub fn flush(&self) -> Result<Written, StoreError> {
+    pub async fn flush(self: &Arc<Self>) -> Result<Written, StoreError> {
+        let sealing = Arc::clone(self);
+        let sealed = tokio::task::spawn_blocking(move || sealing.seal()).await;
+        sealed.map_err(|stopped| spooling(io::Error::other(stopped)))??;
+        while let Some(ended) = poll_fn(|context| lock(&self.uploads).poll_join_next(context)).await {
+            ended.map_err(|stopped| spooling(io::Error::other(stopped)))?;
+        }
+        if let Some(failure) = lock(&self.shared.failure).take() {
+            return Err(failure);
+        }
+        let packs = std::mem::take(&mut lock(&self.shared.unindexed).packs);
+        self.shared.index(packs).await?;
+        Ok(self.written())
+    }
+
+    /// Sends the open packs on their way.
+    fn seal(&self) -> Result<(), StoreError> {
         for place in [&self.data, &self.meta] {
             let open = lock(place).take();
             // What was begun and got no frame is no pack.
@@ -303,19 +320,7 @@ impl ChunkWriter {
                 self.upload(open)?;
             }
         }
-        let mut uploads = std::mem::take(&mut *lock(&self.uploads));
-        self.runtime.block_on(async {
-            while let Some(ended) = uploads.join_next().await {
-                ended.map_err(|stopped| spooling(io::Error::other(stopped)))?;
-            }
-            match lock(&self.shared.failure).take() {
-                Some(failure) => Err(failure),
-                None => Ok(()),
-            }?;
-            let packs = std::mem::take(&mut lock(&self.shared.unindexed).packs);
-            self.shared.index(packs).await
-        })?;
-        Ok(self.written())
+        Ok(())
     }
 
     /// Stops the uploads and indexes the packs that the store has, for a save that is given up: the next one need not write them again.

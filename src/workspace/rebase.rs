@@ -77,8 +77,7 @@ pub(super) async fn rebase(
         }
         packs.extend(write(&writer, kind, batch).await?);
     }
-    let flushing = Arc::clone(&writer);
-    blocking(move || flushing.flush()).await??;
+    writer.flush().await?;
     let infos: Option<Vec<PackInfo>> = packs.into_iter().map(|number| writer.info(number)).collect();
     let packs = infos.ok_or_else(|| StoreError::Local {
         action: "name a pack of this save",

@@ -214,7 +214,7 @@ async fn save_once(
         cancel: cancel.clone(),
     };
     let walked = blocking(move || job.run()).await.and_then(|walked| walked);
-    let (draft, state, notes) = match unless_cancelled(walked, cancel) {
+    let (draft, state, notes) = match unless_cancelled(uploaded(&writer, walked, cancel).await, cancel) {
         Ok(walked) => walked,
         Err(error) => {
             give_up(session, &writer).await;
@@ -248,6 +248,23 @@ pub(super) fn unless_cancelled<T>(
     cancel: &CancellationToken,
 ) -> Result<T, WorkspaceError> {
     if cancel.is_cancelled() { Err(WorkspaceError::Cancelled) } else { outcome }
+}
+
+/// What came out, once all that it needs is in the store.
+pub(super) async fn uploaded<T>(
+    writer: &Arc<ChunkWriter>,
+    outcome: Result<T, WorkspaceError>,
+    cancel: &CancellationToken,
+) -> Result<T, WorkspaceError> {
+    let outcome = outcome?;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(WorkspaceError::Cancelled),
+        flushed = writer.flush() => {
+            flushed?;
+            Ok(outcome)
+        }
+    }
 }
 
 /// Runs what blocks on a thread where it may.
@@ -355,7 +372,6 @@ impl Walker {
         }
         sink.emit(WorkspaceEvent::Step { name: "uploading" });
         let (draft, state) = stage.finish()?;
-        writer.flush()?;
         Ok((draft, state, notes))
     }
 }

@@ -313,11 +313,11 @@ mod tests {
                 }
             }
             let (draft, _) = stage.finish().unwrap();
-            making.flush().unwrap();
             assert!(said.iter().map(|(_, number)| number).collect::<BTreeSet<_>>().len() > 1);
             (said, draft)
         });
         let (said, _draft) = said.await.unwrap();
+        writer.flush().await.unwrap();
         for (id, number) in said {
             let info = writer.info(number).unwrap();
             let pack = place.depot.objects.get(&info.pack.key().unwrap()).await.unwrap().unwrap();

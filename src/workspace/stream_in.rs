@@ -13,7 +13,7 @@ use super::contents::{Job, Outcome, PIECE_BYTES, Pipeline, Stored, lengths_of};
 use super::depot::Depot;
 use super::error::WorkspaceError;
 use super::event::WorkspaceEvent;
-use super::save::{PathNotes, SaveReport, SaveSpec, blocking, unless_cancelled};
+use super::save::{PathNotes, SaveReport, SaveSpec, blocking, unless_cancelled, uploaded};
 use super::stage::{Draft, Stage, Staged};
 use super::tree::Excludes;
 use crate::base::{ByteSize, Monotonic, Sink};
@@ -58,7 +58,8 @@ pub async fn save_archive(
     let unpacked = blocking(move || {
         Unpacking::start(&packing, &packing_spec, excludes, sink, packing_cancel)?.run(stream, &packing_spec)
     });
-    let draft = match unless_cancelled(unpacked.await.and_then(|unpacked| unpacked), cancel) {
+    let unpacked = unpacked.await.and_then(|unpacked| unpacked);
+    let draft = match unless_cancelled(uploaded(&writer, unpacked, cancel).await, cancel) {
         Ok(draft) => draft,
         Err(error) => {
             give_up(session, &writer).await;
@@ -399,7 +400,6 @@ impl Unpacking {
         }
         drop(pipeline);
         let (draft, _state) = stage.finish()?;
-        writer.flush()?;
         Ok(draft)
     }
 

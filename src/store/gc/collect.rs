@@ -197,12 +197,7 @@ impl Collector<'_> {
                 return Err(error);
             }
         };
-        let flushing = Arc::clone(writer);
-        let flushed = tokio::task::spawn_blocking(move || flushing.flush()).await;
-        let written = flushed.map_err(|stopped| StoreError::Local {
-            action: "finish a thread's work",
-            source: std::io::Error::other(stopped),
-        })??;
+        let written = writer.flush().await?;
         in_good_standing(session).await?;
         self.report.moved.0 += carried.chunks;
         self.report.moved.1 += carried.raw_bytes;

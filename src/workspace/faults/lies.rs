@@ -55,10 +55,10 @@ async fn claim(host: &Host, claimed: Claimed) -> Result<(), WorkspaceError> {
         let entry = Entry { path, kind, attributes: Attributes { mode: 0o644, ..Attributes::default() } };
         stage.push(Staged { entry, known: None, packs, origin: None })?;
         let (draft, _) = stage.finish()?;
-        staging.flush()?;
         Ok::<_, WorkspaceError>(draft)
     })
     .await??;
+    writer.flush().await?;
     let made = Made {
         workspace: "w".parse().unwrap(),
         labels: BTreeMap::new(),
