@@ -209,6 +209,14 @@ impl ChunkId {
     }
 }
 
+fn fresh_ulid() -> ulid::Ulid {
+    #[cfg(test)]
+    if let Some(ulid) = super::rehearsal::ulid() {
+        return ulid;
+    }
+    ulid::Ulid::generate()
+}
+
 macro_rules! ulid_id {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
         $(#[$doc])*
@@ -219,7 +227,7 @@ macro_rules! ulid_id {
             /// Makes a new, unique id; ids made later sort later, as far as the clock goes.
             #[must_use]
             pub fn generate() -> Self {
-                Self(ulid::Ulid::generate())
+                Self(fresh_ulid())
             }
 
             /// Returns the first ten characters, for people.
@@ -302,7 +310,7 @@ impl RevisionId {
     pub fn after(newest: Option<Self>, now: jiff::Timestamp) -> Self {
         let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let least = newest.map_or(0, |newest| newest.0.timestamp_ms() + 1);
-        Self(ulid::Ulid::from_parts(now.max(least), ulid::Ulid::generate().random()))
+        Self(ulid::Ulid::from_parts(now.max(least), fresh_ulid().random()))
     }
 
     /// Returns the time in the id: when the revision was recorded, by its writer's clock.

@@ -8,6 +8,8 @@ pub mod fs;
 mod host;
 mod id;
 mod pattern;
+#[cfg(test)]
+mod rehearsal;
 mod size;
 
 pub use clock::{Monotonic, now, uptime};
@@ -19,4 +21,6 @@ pub use id::{
     SnapshotId, SnapshotKey, SnapshotName, StoreId, WorkspaceName,
 };
 pub use pattern::{LabelPattern, NamePattern};
+#[cfg(test)]
+pub(crate) use rehearsal::Rehearsal;
 pub use size::{ByteSize, Length, SizeError, human_duration};

@@ -117,7 +117,7 @@ pub(super) struct Recorded {
 }
 
 /// Records a revision of content that is in the store already, each time in a session of its own until one still counts. `tried` of
-/// the tries were made before.
+/// the tries were made before, by a save, which can read its source again.
 pub(super) async fn record(
     depot: &Depot,
     job: &'static str,
@@ -133,8 +133,9 @@ pub(super) async fn record(
             Err(error) => {
                 session.abandon().await;
                 match error {
-                    // What an earlier try relied on was deleted after it was taken for dead: only reading everything again helps.
-                    WorkspaceError::Store(StoreError::Lost { .. }) if times > 1 => break,
+                    // What a save relied on was deleted after it was taken for dead: only reading everything again helps. Of what is not
+                    // read from anywhere else it is lost.
+                    WorkspaceError::Store(StoreError::Lost { .. }) if tried > 0 => break,
                     error => return Err(error),
                 }
             }

@@ -46,8 +46,8 @@ pub async fn remove(depot: &Depot, selection: &Selection) -> Result<Vec<Revision
     none_is_pinned(depot, workspace, &chosen).await?;
     // Those that are removed together have one time, so that an undo of the last removal knows them all.
     let at = now();
-    stream::iter(&chosen)
-        .map(|revision| bury(depot, revision, at))
+    stream::iter(chosen.clone())
+        .map(|revision| async move { bury(depot, &revision, at).await })
         .buffer_unordered(WRITES)
         .try_collect::<()>()
         .await?;

@@ -23,7 +23,6 @@ use crate::store::StoreError;
 use crate::store::cache::IndexCache;
 use crate::store::compact::compact;
 use crate::store::pack::PackName;
-use crate::store::revision::RevisionRef;
 use crate::store::session::Session;
 use crate::store::view::Condemned;
 use crate::store::writer::ChunkWriter;
@@ -72,7 +71,7 @@ pub async fn collect(
         spec,
         run: SessionId::generate(),
         report: GcReport::default(),
-        tombstones: Vec::new(),
+        spent: Vec::new(),
     };
     let mut report = collector.run().await?;
     report.took = clock.elapsed();
@@ -84,8 +83,8 @@ struct Collector<'a> {
     spec: &'a GcSpec,
     run: SessionId,
     report: GcReport,
-    /// Tombstones that have done their work.
-    tombstones: Vec<Key>,
+    /// Tombstones that have done their work, and records that a completed adopt omits: nobody acknowledged them, and nobody will.
+    spent: Vec<Key>,
 }
 
 impl Collector<'_> {
@@ -127,7 +126,10 @@ impl Collector<'_> {
         let choice = choose(&survey.ledger, &survey.open, &survey.unreadable, self.spec);
         self.report.plan = told(&survey, &choice, self.spec);
         self.report.lost.extend(survey.lost.0.iter().copied());
-        self.tombstones = survey.listing.spent_tombstones(self.spec.keep_lists, now())?;
+        self.spent = survey.listing.spent_tombstones(self.spec.keep_lists, now())?;
+        for refused in &survey.listing.refused {
+            self.spent.push(refused.key()?);
+        }
         let Some(session) = survey.session.take() else { return Ok(()) };
         match self.condemn_in(&session, &survey, &choice).await {
             Ok(()) => {
@@ -249,7 +251,7 @@ impl Collector<'_> {
             })
             .await?;
         let Some(session) = survey.session.take() else { return Ok(()) };
-        match self.delete_in(&session, &survey, &due, &quiet).await {
+        match self.delete_in(&session, &survey, &due).await {
             Ok(()) => {
                 session.abandon().await;
                 Ok(())
@@ -258,13 +260,7 @@ impl Collector<'_> {
         }
     }
 
-    async fn delete_in(
-        &mut self,
-        session: &Session,
-        survey: &Survey,
-        due: &[List],
-        quiet: &Quiet,
-    ) -> Result<(), GcError> {
+    async fn delete_in(&mut self, session: &Session, survey: &Survey, due: &[List]) -> Result<(), GcError> {
         let Surveyor { objects, sink, .. } = self.surveyor;
         // G5: whatever is needed and has no place to rely on outside condemned packs gets one, be those due or not.
         let writer = Arc::new(ChunkWriter::new(session, Arc::clone(&survey.view), None));
@@ -294,29 +290,19 @@ impl Collector<'_> {
         let (went, came) = drop_rows(session, &writer, &survey.view, self.surveyor.cache, &gone).await?;
         self.report.rewritten_segments.0 += went;
         self.report.rewritten_segments.1 += came;
-        // What this or another run refused nobody acknowledged, and nobody will.
-        let is_refused =
-            |revision: &&RevisionRef| quiet.refuses(revision) || survey.listing.refused.contains(*revision);
-        let refused = survey
-            .listing
-            .revisions
-            .iter()
-            .filter(is_refused)
-            .map(RevisionRef::key)
-            .collect::<Result<Vec<Key>, _>>()?;
-        Ok(objects.delete(&refused).await?)
+        Ok(())
     }
 
-    /// Deletes the records of revisions that were removed longer than the grace ago. Nothing counts them any more.
+    /// Deletes the records of revisions that were removed longer than the grace ago, and what else nothing counts any more.
     async fn forget(&mut self) -> Result<(), GcError> {
         let objects = self.objects();
-        let forgetting = stream::iter(&self.report.plan.expired)
+        let forgetting = stream::iter(self.report.plan.expired.clone())
             .map(|revision| async move {
-                Ok::<_, GcError>(objects.delete(&keys_of(&**objects, revision).await?).await?)
+                Ok::<_, GcError>(objects.delete(&keys_of(&**objects, &revision).await?).await?)
             })
             .buffer_unordered(FORGETS);
         let forgotten: Vec<()> = forgetting.try_collect().await?;
-        objects.delete(&self.tombstones).await?;
+        objects.delete(&self.spent).await?;
         self.report.forgotten = forgotten.len() as u64;
         Ok(())
     }

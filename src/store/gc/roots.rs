@@ -113,7 +113,7 @@ pub(super) fn is_older(then: Timestamp, grace: Duration, now: Timestamp) -> bool
 pub(super) async fn read(
     objects: &dyn ObjectStore,
     revisions: &[RevisionRef],
-    take: &mut dyn FnMut(Revision),
+    take: &mut (dyn FnMut(Revision) + Send),
 ) -> Result<(), GcError> {
     let mut records =
         stream::iter(revisions).map(|revision| revision::read(objects, revision)).buffer_unordered(READS);

@@ -16,6 +16,7 @@
 //! | `targets` | places that are hard to write to |
 //! | `updates` | directories that are made equal to a revision |
 //! | `rounds` | what comes back is what was saved |
+//! | `schedules` | everybody at once, one operation after the other, in any order |
 //! | `retention` | prunes and undos of which anything fails |
 
 mod collections;
@@ -27,6 +28,7 @@ mod lies;
 mod retention;
 mod rounds;
 mod scene;
+mod schedules;
 mod sources;
 mod storms;
 mod strokes;

@@ -43,12 +43,12 @@ pub(super) struct Host {
 
 impl Scene {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            home: tempfile::tempdir().unwrap(),
-            sim: SimStore::new(seed),
-            store: StoreId::generate(),
-            numbers: AtomicU64::new(0),
-        }
+        Self::within(tempfile::tempdir().unwrap(), seed)
+    }
+
+    /// A scene whose folder is that one.
+    pub(super) fn within(home: tempfile::TempDir, seed: u64) -> Self {
+        Self { home, sim: SimStore::new(seed), store: StoreId::generate(), numbers: AtomicU64::new(0) }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
