@@ -11,7 +11,7 @@ use super::turns::World;
 use crate::base::RevisionId;
 use crate::store::gc::{GcError, GcSpec};
 use crate::store::revision::RevisionRef;
-use crate::workspace::faults::scene::{Host, Look, look, quiet};
+use crate::workspace::faults::scene::{Host, Look, let_times_settle, look, noise, quiet, write};
 use crate::workspace::remove::{Selection, remove};
 use crate::workspace::{SaveSpec, WorkspaceError, copy, save, show, undo};
 
@@ -29,7 +29,6 @@ const HAS: [u64; 5] = [0b11_1111_0000, 0b10_0111_1100, 0b01_1001_0111, 0b11_0000
 
 impl Trees {
     pub(super) fn plant() -> Self {
-        use super::super::scene::{let_times_settle, noise, write};
         let home = in_memory();
         let mut looks = Vec::new();
         for (number, has) in HAS.iter().enumerate() {

@@ -11,6 +11,7 @@ use crate::base::Rehearsal;
 use crate::objects::{ObjectStore as _, Prefix, SimFaults, SimOperation};
 use crate::store::gc::GcSpec;
 use crate::store::revision::RevisionRef;
+use crate::workspace::faults::collections::at_once;
 use crate::workspace::faults::scene::{Scene, look, seeds};
 
 /// A play that takes more steps goes round in circles.
@@ -161,7 +162,7 @@ async fn perform(trees: Arc<Trees>, seed: u64, eyes: Eyes) -> Played {
 /// What was left open is ended by further collections, which leave nothing that is not needed; and everything kept comes back.
 async fn aftermath(scene: &Scene, trees: &Trees, book: &Book, witness: &mut Witness, rehearsal: &Rehearsal) {
     let host = scene.stranger();
-    let spec = GcSpec { max_dead_percent: 0.0, ..super::super::collections::at_once() };
+    let spec = GcSpec { max_dead_percent: 0.0, ..at_once() };
     let refused = host.keys("evict").await.len();
     for _ in 0..4 {
         rehearsal.pass(10);
