@@ -13,7 +13,7 @@ use super::find::nearest;
 use super::manifest::{ManifestReader, flatten};
 use crate::base::ChunkId;
 use crate::store::fetch::{Fetcher, Locations};
-use crate::store::pack::PackKind;
+use crate::store::pack::{PackInfo, PackKind};
 use crate::store::revision::Revision;
 use crate::store::{ChunkRef, Entry, EntryKind, EntryPath, Extent, StoreError};
 
@@ -122,13 +122,14 @@ async fn locate(
     wanted: &[ChunkRef],
 ) -> Result<Locations, StoreError> {
     let mut missing: HashSet<ChunkId> = wanted.iter().map(|chunk| chunk.id).collect();
-    let packs: Vec<_> = revision.packs.iter().filter(|info| info.pack.kind == PackKind::Data).collect();
+    let packs = revision.packs.iter().filter(|info| info.pack.kind == PackKind::Data);
+    let packs: Vec<PackInfo> = packs.copied().collect();
     let mut locations = Locations::default();
     for some in packs.chunks(PACKS_AT_ONCE) {
         if missing.is_empty() {
             break;
         }
-        for (pack, table) in fetcher.tables(some.iter().map(|info| **info)).await? {
+        for (pack, table) in fetcher.tables(some.to_vec()).await? {
             locations.add(pack, &table, &mut |id| missing.remove(id));
         }
     }

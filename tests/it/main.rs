@@ -12,6 +12,7 @@ mod fuzz;
 mod help;
 mod home;
 mod kills;
+mod library;
 mod retention;
 mod snapshot;
 mod store_fixtures;

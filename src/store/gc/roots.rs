@@ -115,8 +115,9 @@ pub(super) async fn read(
     revisions: &[RevisionRef],
     take: &mut (dyn FnMut(Revision) + Send),
 ) -> Result<(), GcError> {
-    let mut records =
-        stream::iter(revisions).map(|revision| revision::read(objects, revision)).buffer_unordered(READS);
+    let mut records = stream::iter(revisions.to_vec())
+        .map(|revision| async move { revision::read(objects, &revision).await })
+        .buffer_unordered(READS);
     while let Some(record) = records.try_next().await? {
         if let Some(record) = record {
             take(record);

@@ -35,7 +35,7 @@ struct Played {
 fn play(trees: &Arc<Trees>, seed: u64, eyes: Eyes) -> Played {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, perform(Arc::clone(trees), seed, eyes))
+    runtime.block_on(perform(Arc::clone(trees), seed, eyes))
 }
 
 async fn perform(trees: Arc<Trees>, seed: u64, eyes: Eyes) -> Played {
@@ -89,9 +89,9 @@ async fn perform(trees: Arc<Trees>, seed: u64, eyes: Eyes) -> Played {
     let mut playing = Vec::new();
     for actor in cast {
         playing.push(match actor.number {
-            0 | 1 => tokio::task::spawn_local(actor.write()),
-            2 | 3 => tokio::task::spawn_local(actor.collect(grace)),
-            _ => tokio::task::spawn_local(actor.read()),
+            0 | 1 => tokio::spawn(actor.write()),
+            2 | 3 => tokio::spawn(actor.collect(grace)),
+            _ => tokio::spawn(actor.read()),
         });
     }
     let mut witness = Witness::new(scene.stranger(), scene.sim.clone(), book.clone());
