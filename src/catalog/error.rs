@@ -61,6 +61,14 @@ pub enum CatalogError {
         /// What was asked.
         action: String,
     },
+    /// A move of a channel lost against another one that was made at the same time.
+    #[error("`{channel}` was moved to {snapshot} at the same time, which counts")]
+    Overtaken {
+        /// The channel, with the name.
+        channel: String,
+        /// What it holds.
+        snapshot: SnapshotId,
+    },
     /// A log is damaged.
     #[error("the log of snapshot {id} is damaged")]
     Log {
@@ -80,7 +88,7 @@ impl Classify for CatalogError {
             Self::Unreadable { .. } | Self::Log { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } | Self::Reference(_) | Self::Ambiguous { .. } => ErrorKind::Invalid,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::State { .. } => ErrorKind::Conflict,
+            Self::State { .. } | Self::Overtaken { .. } => ErrorKind::Conflict,
         }
     }
 
@@ -90,6 +98,9 @@ impl Classify for CatalogError {
             Self::NotFound { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
             Self::NotFound { nearest: None, .. } => Some("`kiln snapshot list` shows what there is".into()),
             Self::Ambiguous { .. } => Some("give more characters of the id".into()),
+            Self::Overtaken { .. } => {
+                Some("look at `kiln snapshot history`, and move it again if it should".into())
+            }
             Self::Newer { .. } => Some("use a newer Kiln for this store".into()),
             Self::Key(_)
             | Self::Unreadable { .. }

@@ -26,7 +26,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{ChannelMove, Way, held};
+pub use channel::{ChannelMove, Way, held, lost};
 pub use error::CatalogError;
 pub use log::{LogReader, LogWriter};
 pub use mark::{Mark, MarkEntry, Marks};

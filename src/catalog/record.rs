@@ -22,6 +22,9 @@ pub struct SnapshotRecord {
     pub name: SnapshotName,
     /// The template it was baked from.
     pub template: String,
+    /// What was asked for: a shipped template's name, or the absolute path of a folder on the host that baked it.
+    #[serde(default)]
+    pub source: Option<String>,
     /// What it is for.
     pub description: String,
     /// When the bake began.

@@ -1,6 +1,6 @@
 //! Making, finding and listing snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -298,6 +298,24 @@ impl Catalog {
                 Err(CatalogError::Ambiguous { reference: reference.to_string(), count: several.len() })
             }
         }
+    }
+
+    /// Returns the nearest snapshot that this one is built on, at whatever distance, and that was revoked, also if it was removed since.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub async fn revoked_below(&self, snapshot: &Snapshot) -> Result<Option<Snapshot>, CatalogError> {
+        let mut below = snapshot.record.base.snapshot;
+        let mut seen = BTreeSet::new();
+        while let Some(id) = below.filter(|id| seen.insert(*id)) {
+            let Some(base) = self.load(id).await? else { return Ok(None) };
+            if base.states.iter().any(|entry| entry.state == State::Revoked) {
+                return Ok(Some(base));
+            }
+            below = base.record.base.snapshot;
+        }
+        Ok(None)
     }
 
     /// Records what was seen on an engine.

@@ -77,6 +77,7 @@ fn record(name: &str) -> SnapshotRecord {
         id: SnapshotId::generate(),
         name: name.parse().unwrap(),
         template: name.into(),
+        source: None,
         description: "A test.".into(),
         created: now(),
         owner: Owner::current().unwrap(),

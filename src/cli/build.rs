@@ -225,7 +225,8 @@ pub(super) async fn run(invocation: &Invocation, arguments: &BuildArgs) -> Resul
     invocation.output.answer(&view, |paint| human(&view, &report, paint))
 }
 
-async fn view(toolkit: &Toolkit, report: &BakeReport) -> Result<SnapshotView, CommandError> {
+/// Makes what is printed of a bake.
+pub(super) async fn view(toolkit: &Toolkit, report: &BakeReport) -> Result<SnapshotView, CommandError> {
     let channels = super::snapshot::channels_of_name(toolkit.catalog(), &report.snapshot.record.name).await?;
     let mut view = SnapshotView::new(&report.snapshot, &channels);
     view.reused = report.reused;
@@ -236,7 +237,8 @@ async fn view(toolkit: &Toolkit, report: &BakeReport) -> Result<SnapshotView, Co
     Ok(view)
 }
 
-fn human(view: &SnapshotView, report: &BakeReport, paint: Paint) -> String {
+/// Tells a bake to people.
+pub(super) fn human(view: &SnapshotView, report: &BakeReport, paint: Paint) -> String {
     let state = super::snapshot::painted_state(view.state, paint);
     let reused = if view.reused { " (reused)" } else { "" };
     let mut rows = vec![
@@ -326,7 +328,7 @@ fn spec(arguments: &BuildArgs, config: &Config, environment: &Environment) -> Re
 }
 
 /// Returns a profile by name: one of the configuration, which may take the place of a built-in one, or a built-in one.
-fn profile(name: &str, config: &Config) -> Result<Profile, CommandError> {
+pub(super) fn profile(name: &str, config: &Config) -> Result<Profile, CommandError> {
     if let Some(profile) = config.profile.get(name).cloned().or_else(|| built_in_profile(name)) {
         return Ok(profile);
     }

@@ -68,7 +68,7 @@ async fn dispatch(invocation: &Invocation, command: Command) -> Result<u8, Comma
     match command {
         Command::Build(arguments) => build::run(invocation, &arguments).await.map(|()| 0),
         Command::Template(command) => template::run(invocation, &command).await,
-        Command::Snapshot(command) => snapshot::run(invocation, &command).await.map(|()| 0),
+        Command::Snapshot(command) => snapshot::run(invocation, &command).await,
         Command::Workspace(command) => workspace::run(invocation, &command).await,
         Command::Store(command) => store::run(invocation, &command).await,
         Command::Gc(arguments) => gc::run(invocation, &arguments).await,

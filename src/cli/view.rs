@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::base::{ErrorKind, SnapshotId};
 use crate::catalog::{
-    ChannelMove, CheckRecord, Failure, PlaceRecord, PlaceState, Snapshot, SnapshotRecord, StateEntry,
+    ChannelMove, CheckRecord, Failure, PlaceRecord, PlaceState, Snapshot, SnapshotRecord, StateEntry, lost,
 };
 use crate::docker::{Builder, StepReport};
 use crate::snapshot::{Change, RemoveReport, SnapshotDiff};
@@ -86,6 +86,8 @@ pub(super) struct SnapshotRowView {
     pub(super) channels: Vec<String>,
     pub(super) pinned: bool,
     pub(super) expires: Option<Timestamp>,
+    /// The nearest snapshot that it is built on and that was revoked.
+    pub(super) revoked_base: Option<String>,
     pub(super) places: Vec<PlaceView>,
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -253,6 +255,8 @@ pub(super) struct MoveView {
     pub(super) snapshot: String,
     pub(super) previous: Option<String>,
     pub(super) at: Timestamp,
+    /// Whether another move was made at the same time, and counts instead.
+    pub(super) lost: bool,
 }
 
 /// Moves of channels, oldest first by channel.
@@ -446,6 +450,7 @@ impl SnapshotRowView {
             channels: channels_of(record.id, channels),
             pinned: snapshot.marks.pinned,
             expires: snapshot.marks.expires,
+            revoked_base: None,
             places: snapshot.places.iter().map(PlaceView::new).collect(),
             labels: record.labels.clone(),
         }
@@ -564,7 +569,15 @@ impl MoveView {
             snapshot: step.snapshot.to_string(),
             previous: step.previous.map(|previous| previous.to_string()),
             at: step.at,
+            lost: false,
         }
+    }
+
+    /// Makes the views of moves, oldest first by channel, with what is known of each among them.
+    pub(super) fn all(moves: &[ChannelMove]) -> Vec<Self> {
+        let by_channel = moves.chunk_by(|a, b| (&a.name, &a.channel) == (&b.name, &b.channel));
+        let with_lost = by_channel.flat_map(|moves| moves.iter().zip(lost(moves)));
+        with_lost.map(|(step, lost)| Self { lost, ..Self::new(step) }).collect()
     }
 }
 
@@ -644,6 +657,7 @@ pub(super) mod tests {
             id: "01jqzzzzzzzzzzzzzzzzzzzzzz".parse().unwrap(),
             name: "litellm".parse().unwrap(),
             template: "litellm".into(),
+            source: None,
             description: "LiteLLM with Postgres".into(),
             created: hours_before(3),
             owner: Owner { host: "h".into(), boot: "b".into(), pid: 1, started_ticks: 2 },

@@ -41,6 +41,21 @@ pub(in crate::cli) async fn watched<S: Story + Send + 'static, T, E: Into<Comman
     }
 }
 
+/// Runs a job as [`watched`] does, and waits for its end also after Ctrl-C: for one that has to clean up on an engine.
+pub(in crate::cli) async fn watched_to_the_end<S: Story + Send + 'static, T, E: Into<CommandError>>(
+    invocation: &Invocation,
+    job: impl AsyncFnOnce(&dyn Sink<S>, &CancellationToken) -> Result<T, E>,
+) -> Result<T, CommandError> {
+    let progress = Arc::new(invocation.progress::<S>());
+    let cancel = signals::watch({
+        let progress = Arc::clone(&progress);
+        move || progress.notice("cancelling", "cancelling; press Ctrl-C again to stop at once")
+    })?;
+    let ended = job(progress.as_ref(), &cancel).await;
+    progress.finish();
+    ended.map_err(Into::into)
+}
+
 async fn overdue(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(GRACE).await;

@@ -567,6 +567,7 @@ fn record(
         id: job.id,
         name: job.name.clone(),
         template: rendered.template.clone(),
+        source: Some(source_of(&spec.template)),
         description: rendered.description.clone(),
         created: now(),
         owner,
@@ -596,4 +597,12 @@ fn record(
         refresh_after: rendered.refresh_after,
         labels: spec.labels.clone(),
     })
+}
+
+/// Returns what finds the template again from any folder of this host.
+fn source_of(template: &str) -> String {
+    if !template.contains(['/', '.']) {
+        return template.to_owned();
+    }
+    std::path::absolute(template).map_or_else(|_| template.to_owned(), |path| path.display().to_string())
 }

@@ -28,6 +28,19 @@ impl Workbench {
             let action = format!("promoting it to `{channel}`");
             return Err(CatalogError::State { id: snapshot.id(), state: snapshot.state(), action }.into());
         }
+        if let Some(revoked) = self.catalog.revoked_below(snapshot).await? {
+            let why = revoked
+                .states
+                .iter()
+                .rfind(|entry| entry.state == State::Revoked)
+                .and_then(|entry| entry.reason.as_ref());
+            let why = why.map_or_else(String::new, |reason| format!(": {reason}"));
+            return Err(BakeError::Conflict(format!(
+                "{} is built on {}, which was revoked{why}",
+                snapshot.reference(),
+                revoked.reference()
+            )));
+        }
         Ok(self.catalog.move_channel(&snapshot.record.name, channel, snapshot.id(), Way::On, now()).await?)
     }
 
@@ -52,8 +65,8 @@ impl Workbench {
             .into());
         }
         for id in held(&moves).into_iter().rev().skip(1) {
-            let snapshot = self.catalog.load(id).await?;
-            if snapshot.is_some_and(|snapshot| snapshot.state() == State::Active) {
+            let Some(snapshot) = self.catalog.load(id).await? else { continue };
+            if snapshot.state() == State::Active && self.catalog.revoked_below(&snapshot).await?.is_none() {
                 return Ok(self.catalog.move_channel(name, channel, id, Way::Back, now()).await?);
             }
         }

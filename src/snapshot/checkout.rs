@@ -26,14 +26,16 @@ pub(super) struct Checkout {
     pub(super) token: bool,
 }
 
+/// The parameters whose values a checkout finds out; nobody can give them.
+pub const COMPUTED_PARAMETERS: [&str; 3] = ["commit", "local", "token"];
+
 impl Checkout {
     /// Returns what the template needs to know.
     pub(super) fn computed(&self) -> [(String, String); 3] {
-        [
-            ("commit".to_owned(), self.record.commit.clone()),
-            ("local".to_owned(), self.repository.is_some().to_string()),
-            ("token".to_owned(), self.token.to_string()),
-        ]
+        let values =
+            [self.record.commit.clone(), self.repository.is_some().to_string(), self.token.to_string()];
+        let mut names = COMPUTED_PARAMETERS.into_iter();
+        values.map(|value| (names.next().unwrap_or_default().to_owned(), value))
     }
 }
 

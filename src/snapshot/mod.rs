@@ -24,6 +24,8 @@
 //! | `settle` | bakes whose process has died |
 //! | `channel` | promote, roll back, history |
 //! | `mark` | pin, unpin, touch, expire, revoke |
+//! | `verify` | is a snapshot what its record says? |
+//! | `ensure` | a name is wanted now |
 //! | `remove` | drop a snapshot and its image here |
 //! | `diff` | what changed between two |
 
@@ -34,6 +36,7 @@ mod checkout;
 mod decide;
 mod diff;
 mod dockerfile;
+mod ensure;
 mod error;
 mod event;
 mod gate;
@@ -49,10 +52,13 @@ mod settle;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod workbench;
 
 pub use bake::BakeReport;
+pub use checkout::COMPUTED_PARAMETERS;
 pub use diff::{Change, SnapshotDiff, diff};
+pub use ensure::Standing;
 pub use error::BakeError;
 pub use event::{BakeEvent, CheckState, LogEntry, Phase, StageEvent};
 pub use key::BuildInputs;
@@ -60,4 +66,5 @@ pub use profile::{ProfileBreach, built_in_profile, built_in_profiles, check_reso
 pub use remove::RemoveReport;
 pub use settle::SettleReport;
 pub use spec::{BakeSpec, BaseChoice, BuilderChoice, PullPolicy, Sizing};
+pub use verify::{Verdict, VerifyReport};
 pub use workbench::Workbench;

@@ -501,3 +501,117 @@ async fn whichever_write_fails_nothing_is_half_registered() {
     }
     panic!("a bake of so many writes is not expected");
 }
+
+impl Shop {
+    async fn verify(&self, reference: &str) -> Result<VerifyReport, BakeError> {
+        self.bench.verify(&reference.parse().unwrap(), &Discard, &CancellationToken::new()).await
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_verified_as_it_was_baked() {
+    let shop = shop();
+    shop.engine.on_command_ends("probe", 0, "all is fine\n");
+    shop.engine.next_build(succeeds("one"));
+    let baked = shop.bake(&shop.spec("checked")).await.unwrap();
+    let report = shop.verify("checked").await.unwrap();
+    assert_eq!((report.verdict, report.image), (Verdict::Sound, Some(baked.image)));
+    assert_eq!(report.checks.len(), 1);
+    let place = shop.bench.catalog.load(baked.snapshot.id()).await.unwrap().unwrap().places.remove(0);
+    assert!(place.verified_at > baked.snapshot.places[0].verified_at);
+    // What no longer passes is told, and changes no state.
+    shop.engine.on_command_ends("probe", 1, "");
+    let report = shop.verify("checked").await.unwrap();
+    assert_eq!((report.verdict, report.checks[0].passed), (Verdict::Failed, false));
+    assert!(report.reason.unwrap().contains("works"));
+    assert_eq!(shop.states().await, [State::Active]);
+    let all = shop.bench.verify_all(&Discard, &CancellationToken::new()).await.unwrap();
+    assert_eq!(all.len(), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_vanished_is_drift_and_is_baked_again() {
+    for replaced in [false, true] {
+        let shop = shop();
+        shop.engine.next_build(succeeds("one"));
+        let baked = shop.bake(&shop.spec("app")).await.unwrap();
+        if replaced {
+            shop.engine.add_image(&baked.tag, FakeImage::of_layer("foreign"));
+        } else {
+            shop.engine.lose_image(&baked.image);
+        }
+        let name = "app".parse().unwrap();
+        assert!(matches!(shop.bench.stand_up(&name).await.unwrap(), Standing::Missing(_)));
+        let report = shop.verify("app").await.unwrap();
+        assert_eq!(report.verdict, if replaced { Verdict::Replaced } else { Verdict::Gone });
+        assert!(report.reason.unwrap().contains(&baked.tag));
+        let known = shop.bench.catalog.load(baked.snapshot.id()).await.unwrap().unwrap();
+        assert_eq!((known.state(), known.is_anywhere()), (State::Active, false));
+        assert_eq!(shop.bench.verify_all(&Discard, &CancellationToken::new()).await.unwrap(), []);
+        shop.engine.next_build(succeeds("one"));
+        let again = shop.bake(&shop.spec("app")).await.unwrap();
+        assert_eq!((again.snapshot.id(), again.reused), (baked.snapshot.id(), false));
+        assert!(matches!(shop.bench.stand_up(&name).await.unwrap(), Standing::Ready(_)));
+    }
+}
+
+#[tokio::test]
+async fn an_unchecked_snapshot_that_passes_its_checks_is_active() {
+    let shop = shop();
+    shop.engine.on_command_ends("probe", 0, "all is fine\n");
+    shop.engine.next_build(succeeds("one"));
+    let spec = BakeSpec { skip_checks: true, ..shop.spec("checked") };
+    let id = shop.bake(&spec).await.unwrap().snapshot.id();
+    let reference = format!("checked@{id}");
+    let report = shop.verify(&reference).await.unwrap();
+    assert_eq!((report.verdict, report.state), (Verdict::Sound, State::Active));
+    let known = shop.bench.catalog.load(id).await.unwrap().unwrap();
+    assert_eq!((known.state(), known.outcome().unwrap().checks.len()), (State::Active, 1));
+    let revoked = shop.bench.revoke(&reference.parse().unwrap(), "no").await.unwrap();
+    assert_eq!(revoked.state(), State::Revoked);
+    assert_eq!(shop.verify(&reference).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn what_was_put_aside_is_active_again_while_its_image_is_here() {
+    let shop = shop();
+    shop.engine.next_build(succeeds("one"));
+    let baked = shop.bake(&shop.spec("app")).await.unwrap();
+    let aside = StateEntry::to(State::Inactive, now());
+    assert!(shop.bench.catalog.transition(baked.snapshot.id(), &aside).await.unwrap());
+    let Standing::Ready(report) = shop.bench.stand_up(&"app".parse().unwrap()).await.unwrap() else {
+        panic!("it is here")
+    };
+    assert_eq!((report.image, report.tag), (baked.image, baked.tag));
+    assert_eq!(shop.states().await, [State::Active]);
+    assert_eq!(report.snapshot.outcome(), baked.snapshot.outcome());
+    let nobody = shop.bench.stand_up(&"nobody".parse().unwrap()).await.unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_built_on_a_revoked_snapshot_is_not_promoted() {
+    let shop = shop();
+    for name in ["lower", "upper", "top"] {
+        let manifest = format!(
+            "schema = 1\nname = \"{name}\"\ndescription = \"A test.\"\nbase = \"debian:bookworm-slim\"\n"
+        );
+        write(&shop.home, &format!("{name}/template.toml"), &manifest);
+        write(&shop.home, &format!("{name}/root.dockerfile"), &format!("RUN {name}\n"));
+    }
+    shop.engine.next_build(succeeds("one"));
+    let below = shop.bake(&shop.spec("lower")).await.unwrap();
+    let mut last = below.snapshot.clone();
+    for (name, layer) in [("upper", "two"), ("top", "three")] {
+        let base = BaseChoice::Snapshot(last.reference().parse().unwrap());
+        shop.engine.next_build(succeeds(layer));
+        last = shop.bake(&BakeSpec { base: Some(base), ..shop.spec(name) }).await.unwrap().snapshot;
+    }
+    let (reference, prod) = (last.reference().parse().unwrap(), "prod".parse().unwrap());
+    shop.bench.promote(&reference, &prod).await.unwrap();
+    shop.bench.revoke(&below.snapshot.reference().parse().unwrap(), "a hole").await.unwrap();
+    let error = shop.bench.promote(&reference, &"next".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains(&below.snapshot.reference()), "{error}");
+    assert!(error.to_string().ends_with("revoked: a hole"), "{error}");
+}

@@ -3,10 +3,12 @@
 use clap::{Args, Subcommand};
 
 use super::diff::DiffArgs;
+use super::ensure::EnsureArgs;
 use super::list::ListArgs;
 use super::logs::LogsArgs;
 use super::show::ShowArgs;
-use super::{diff, list, logs, show};
+use super::verify::VerifyArgs;
+use super::{diff, ensure, list, logs, show, verify};
 use crate::base::{ChannelName, Length, SnapshotName, now};
 use crate::catalog::{Catalog, CatalogError, ChannelMove, Snapshot, SnapshotRef};
 use crate::cli::failure::CommandError;
@@ -35,6 +37,12 @@ pub(in crate::cli) enum SnapshotCommand {
     /// Tell what changed between two snapshots
     #[command(after_help = format!("{}\n\n{REFERENCES}", diff::EXAMPLES))]
     Diff(DiffArgs),
+    /// Look whether a snapshot is what its record says: its image is here, boots and passes the checks
+    #[command(after_help = format!("{}\n\n{REFERENCES}", verify::EXAMPLES))]
+    Verify(VerifyArgs),
+    /// Make sure that a name has an active snapshot whose image is here
+    #[command(after_help = ensure::EXAMPLES)]
+    Ensure(EnsureArgs),
     /// Let a channel hold a snapshot
     #[command(after_help = format!("\
 Examples:
@@ -162,13 +170,15 @@ pub(in crate::cli) struct RevokeArgs {
     reason: String,
 }
 
-/// Runs a command.
+/// Runs a command; returns the exit code.
 pub(in crate::cli) async fn run(
     invocation: &Invocation,
     command: &SnapshotCommand,
-) -> Result<(), CommandError> {
+) -> Result<u8, CommandError> {
     let toolkit = invocation.toolkit().await?;
-    match command {
+    let done = match command {
+        SnapshotCommand::Verify(arguments) => return verify::run(invocation, &toolkit, arguments).await,
+        SnapshotCommand::Ensure(arguments) => ensure::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::List(arguments) => list::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::Show(arguments) => show::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::Logs(arguments) => logs::run(invocation, &toolkit, arguments).await,
@@ -209,7 +219,8 @@ pub(in crate::cli) async fn run(
             let view = RemovedView::new(&report);
             invocation.output.answer(&view, |_| removed(&view))
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 async fn changed(
@@ -238,7 +249,7 @@ async fn history(
     arguments: &HistoryArgs,
 ) -> Result<(), CommandError> {
     let moves = toolkit.catalog().channel_moves(&arguments.name, arguments.channel.as_ref()).await?;
-    let view = MovesView { moves: moves.iter().map(MoveView::new).collect() };
+    let view = MovesView { moves: MoveView::all(&moves) };
     if moves.is_empty() && !invocation.output.json() {
         let channel = arguments
             .channel
@@ -249,8 +260,13 @@ async fn history(
     invocation.output.answer(&view, |_| {
         let rows: Vec<Vec<String>> = moves
             .iter()
-            .map(|step| {
-                let before = step.previous.map_or_else(String::new, |previous| format!("before {previous}"));
+            .zip(&view.moves)
+            .map(|(step, told)| {
+                let before = match step.previous {
+                    _ if told.lost => "lost: moved at the same time as the next one".to_owned(),
+                    Some(previous) => format!("before {previous}"),
+                    None => String::new(),
+                };
                 vec![
                     format!("{}:{}", step.name, step.channel),
                     moment(step.at),

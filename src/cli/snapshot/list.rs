@@ -70,9 +70,12 @@ pub(super) async fn run(
     let channels = catalog.channels().await?;
     let shown: Vec<_> = snapshots.iter().filter(|snapshot| arguments.shows(snapshot.state())).collect();
     let hidden = snapshots.len() - shown.len();
-    let view = SnapshotListView {
-        snapshots: shown.iter().map(|snapshot| SnapshotRowView::new(snapshot, &channels)).collect(),
-    };
+    let mut rows = Vec::with_capacity(shown.len());
+    for snapshot in &shown {
+        let revoked_base = catalog.revoked_below(snapshot).await?.map(|base| base.reference());
+        rows.push(SnapshotRowView { revoked_base, ..SnapshotRowView::new(snapshot, &channels) });
+    }
+    let view = SnapshotListView { snapshots: rows };
     if view.snapshots.is_empty() && !invocation.output.json() {
         invocation.note(&match hidden {
             0 => "there is no snapshot; `kiln build TEMPLATE` bakes one".to_owned(),
@@ -97,7 +100,10 @@ fn human(view: &SnapshotListView, now: Timestamp, paint: Paint) -> String {
             .collect();
         vec![
             format!("{}@{}", row.name, row.id.chars().take(SHORT_ID).collect::<String>()),
-            painted_state(row.state, paint),
+            match &row.revoked_base {
+                Some(_) => format!("{}, {}", painted_state(row.state, paint), paint.bad("base revoked")),
+                None => painted_state(row.state, paint),
+            },
             row.size_bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string()),
             age(now, row.created),
             or_dash(&row.channels.join(", ")),

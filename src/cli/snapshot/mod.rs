@@ -7,11 +7,15 @@
 //! | `show` | one snapshot on one screen |
 //! | `logs` | a kept log, also while it grows |
 //! | `diff` | what changed between two |
+//! | `verify` | whether snapshots are what their records say |
+//! | `ensure` | a name that is wanted now |
 
 mod command;
 mod diff;
+mod ensure;
 mod list;
 mod logs;
 mod show;
+mod verify;
 
 pub(super) use command::{SnapshotCommand, channels_of_name, painted_state, run};

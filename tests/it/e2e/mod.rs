@@ -2,6 +2,7 @@
 
 mod bad_luck;
 mod ca;
+mod drift;
 mod harness;
 mod journey;
 mod limits;
