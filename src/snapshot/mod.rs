@@ -26,6 +26,7 @@
 //! | `mark` | pin, unpin, touch, expire, revoke |
 //! | `verify` | is a snapshot what its record says? |
 //! | `ensure` | a name is wanted now |
+//! | `export` | the image as a file |
 //! | `remove` | drop a snapshot and its image here |
 //! | `diff` | what changed between two |
 
@@ -39,6 +40,7 @@ mod dockerfile;
 mod ensure;
 mod error;
 mod event;
+mod export;
 mod gate;
 mod inventory;
 mod journal;
@@ -61,6 +63,7 @@ pub use diff::{Change, SnapshotDiff, diff};
 pub use ensure::Standing;
 pub use error::BakeError;
 pub use event::{BakeEvent, CheckState, LogEntry, Phase, StageEvent};
+pub use export::{ExportReport, ExportTarget};
 pub use key::BuildInputs;
 pub use profile::{ProfileBreach, built_in_profile, built_in_profiles, check_resources};
 pub use remove::RemoveReport;

@@ -4,11 +4,12 @@ use clap::{Args, Subcommand};
 
 use super::diff::DiffArgs;
 use super::ensure::EnsureArgs;
+use super::export::ExportArgs;
 use super::list::ListArgs;
 use super::logs::LogsArgs;
 use super::show::ShowArgs;
 use super::verify::VerifyArgs;
-use super::{diff, ensure, list, logs, show, verify};
+use super::{diff, ensure, export, list, logs, show, verify};
 use crate::base::{ChannelName, Length, SnapshotName, now};
 use crate::catalog::{Catalog, CatalogError, ChannelMove, Snapshot, SnapshotRef};
 use crate::cli::failure::CommandError;
@@ -43,6 +44,9 @@ pub(in crate::cli) enum SnapshotCommand {
     /// Make sure that a name has an active snapshot whose image is here
     #[command(after_help = ensure::EXAMPLES)]
     Ensure(EnsureArgs),
+    /// Write a snapshot's image to a file or to standard output, for `docker load`
+    #[command(after_help = format!("{}\n\n{REFERENCES}", export::EXAMPLES))]
+    Export(ExportArgs),
     /// Let a channel hold a snapshot
     #[command(after_help = format!("\
 Examples:
@@ -178,6 +182,7 @@ pub(in crate::cli) async fn run(
     let toolkit = invocation.toolkit().await?;
     let done = match command {
         SnapshotCommand::Verify(arguments) => return verify::run(invocation, &toolkit, arguments).await,
+        SnapshotCommand::Export(arguments) => export::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::Ensure(arguments) => ensure::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::List(arguments) => list::run(invocation, &toolkit, arguments).await,
         SnapshotCommand::Show(arguments) => show::run(invocation, &toolkit, arguments).await,

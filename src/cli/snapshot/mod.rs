@@ -9,10 +9,12 @@
 //! | `diff` | what changed between two |
 //! | `verify` | whether snapshots are what their records say |
 //! | `ensure` | a name that is wanted now |
+//! | `export` | the image as a file or a stream |
 
 mod command;
 mod diff;
 mod ensure;
+mod export;
 mod list;
 mod logs;
 mod show;

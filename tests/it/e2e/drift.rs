@@ -29,6 +29,9 @@ fn what_vanished_is_found_and_made_sure_of() {
     assert_eq!(verified["snapshots"][0]["checks"][0]["passed"], true);
     let ensured = user.run(&["snapshot", "ensure", "drift", "--json"]).ok().json();
     assert_eq!((&ensured["id"], ensured["reused"].as_bool()), (&built["id"], Some(true)));
+    let archive = folder.path().join("image.tar");
+    let exported = user.run(&["snapshot", "export", "drift", text(&archive), "--json"]).ok().json();
+    assert_eq!(exported["bytes"].as_u64(), Some(archive.metadata().unwrap().len()));
     // Somebody deletes the image behind our back.
     docker(&["image", "rm", &tag(&built)]);
     let gone = user.run(&["snapshot", "verify", "--all", "--json"]).exits(4).json();
@@ -38,6 +41,11 @@ fn what_vanished_is_found_and_made_sure_of() {
     assert_eq!((&back["id"], back["reused"].as_bool()), (&built["id"], Some(false)));
     docker(&["image", "inspect", &tag(&back)]);
     assert_eq!(verdicts(&user.run(&["snapshot", "verify", "--all", "--json"]).ok().json()), ["sound"]);
+    // What was exported is what was baked.
+    docker(&["image", "rm", &tag(&back)]);
+    user.run(&["snapshot", "export", "drift", text(&archive)]).exits(4);
+    docker(&["load", "--input", text(&archive)]);
+    assert_eq!(verdicts(&user.run(&["snapshot", "verify", "drift", "--json"]).ok().json()), ["sound"]);
     // Somebody puts another image under the name.
     docker(&["image", "rm", &tag(&back)]);
     docker(&["tag", BASE, &tag(&back)]);
