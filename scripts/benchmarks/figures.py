@@ -27,8 +27,8 @@ class Figures:
         say(f"{tool.name}, {phase}: FAILED: {error}")
         self.failures.append({"run": run, "tool": tool.name, "phase": phase, "error": str(error)})
 
-    def take(self, tool, run, phase, commands, metric=None, limit=None):
-        """Measures commands as one and returns the last answer, or None where one failed."""
+    def take(self, tool, run, phase, commands, metric=None, limit=None, quiet=False):
+        """Measures commands as one and returns the last answer, or None where one failed. A quiet one is one of many."""
         metric, seconds, processor, answer = metric or phase, 0, 0, None
         for command in commands:
             try:
@@ -42,7 +42,8 @@ class Figures:
         self.add(tool.name, metric, seconds)
         # A busy machine stretches the seconds much more than these.
         self.add(tool.name, metric + PROCESSOR, processor)
-        say(f"run {run + 1}, {metric}: {tool.name} {seconds:.2f} s")
+        if not quiet:
+            say(f"run {run + 1}, {metric}: {tool.name} {seconds:.2f} s")
         return answer
 
     def add_peaks(self):

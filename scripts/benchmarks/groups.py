@@ -193,7 +193,7 @@ def hosts(tools, runs, scale):
                     metric = f"save in hour {hour + 1}"
                     command = tool.save(disk / f"tree-{number}", name=f"host-{number}")
                     if hour in (0, HOURS - 1):
-                        figures.take(tool, 0, metric, [command])
+                        figures.take(tool, 0, metric, [command], quiet=True)
                     else:
                         tool.run(*command.words[1:])
                     most = max(most, sum(1 for _ in (store / "idx").iterdir()))
