@@ -152,10 +152,17 @@ def fleet(tools, runs, scale):
                                 "--revisions", str(revisions), "--chunks", str(chunks), "--workspaces", str(FLEET_WORKSPACES),
                                 "--change", str(FLEET_CHANGE)], cwd=root, check=True, stdout=subprocess.DEVNULL)
                 # The second time the index is in the host's cache, as it is where collections run every day.
-                for metric in ("first plan", "plan"):
-                    for limited in (None, LIMIT_BYTES) if metric == "plan" else (None,):
-                        name = f"{metric} of {revisions:,} revisions" + (f" {LIMITED}" if limited else "")
-                        answer = figures.take(tool, 0, name, [tool.kiln("gc", "--dry-run", "--json")], limit=limited)
+                plan, of = [tool.kiln("gc", "--dry-run", "--json")], f"of {revisions:,} revisions"
+                figures.take(tool, 0, f"first plan {of}", plan)
+                answer = figures.take(tool, 0, f"plan {of}", plan)
+                memory_limit = measure.MemoryLimit.make(LIMIT_BYTES)
+                if memory_limit is None:
+                    say("control groups cannot be used here: the plan within a limit of memory is left out")
+                else:
+                    try:
+                        figures.take(tool, 0, f"plan {of} {LIMITED}", plan, limit=memory_limit)
+                    finally:
+                        memory_limit.close()
                 if answer:
                     plan = json.loads(answer)
                     told.append(f"{plan['revisions']:,} revisions need {plan['chunks']:,} chunks, "
