@@ -39,6 +39,7 @@ pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod docker;
+pub mod image;
 pub mod objects;
 pub mod snapshot;
 pub mod store;

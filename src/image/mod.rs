@@ -1,0 +1,7 @@
+//! Images on an engine: what lies in them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `contents` | the layers of an image, and what weighs in it |
+
+pub mod contents;
