@@ -383,9 +383,14 @@ impl Segment {
         if self.is_empty() || probes(id, bits).any(absent) {
             return 0..0;
         }
+        self.rows_between(id, id)
+    }
+
+    /// Returns the rows among which those of the chunks from `first` to `last` are.
+    pub(super) fn rows_between(&self, first: &ChunkId, last: &ChunkId) -> Range<usize> {
         // The rows with this head may begin in the block before the first fence that is not below it.
-        let first = self.fences.partition_point(|fence| *fence < id.head()).saturating_sub(1);
-        let last = self.fences.partition_point(|fence| *fence <= id.head());
+        let first = self.fences.partition_point(|fence| *fence < first.head()).saturating_sub(1);
+        let last = self.fences.partition_point(|fence| *fence <= last.head());
         first * FENCE_ROWS..(last * FENCE_ROWS).min(self.row_count)
     }
 }

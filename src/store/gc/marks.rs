@@ -13,6 +13,9 @@ use crate::store::segment::{Location, Segment};
 /// A batch with fewer ids than a segment has rows, divided by this, is looked up id by id.
 const LOOK_UP_SHARE: usize = 128;
 
+/// Fewer ids than this are not worth a thread.
+const LEAST_PART: usize = 16 << 10;
+
 /// What a chunk is read as. A chunk may be wanted as several: a file may have the bytes of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Kind(u8);
@@ -157,11 +160,29 @@ impl Marks {
         take: &mut dyn FnMut(ChunkId, Marked),
     ) -> io::Result<()> {
         let mut found: Vec<Option<Candidate>> = vec![None; ids.len()];
-        for (number, held) in self.held.iter().enumerate() {
-            held.join(number, ids, ledger, &mut found)?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let part = ids.len().div_ceil(threads).max(LEAST_PART);
+        if ids.len() <= part {
+            self.join(ids, ledger, &mut found)?;
+        } else {
+            std::thread::scope(|scope| {
+                let parts = ids.chunks(part).zip(found.chunks_mut(part));
+                let joining: Vec<_> =
+                    parts.map(|(ids, found)| scope.spawn(|| self.join(ids, ledger, found))).collect();
+                joining.into_iter().try_for_each(|part| {
+                    part.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+                })
+            })?;
         }
         for (id, candidate) in ids.iter().zip(found) {
             take(*id, candidate.map_or(Marked::Missing, |candidate| self.set(kind, &candidate)));
+        }
+        Ok(())
+    }
+
+    fn join(&self, ids: &[ChunkId], ledger: &Ledger, found: &mut [Option<Candidate>]) -> io::Result<()> {
+        for (number, held) in self.held.iter().enumerate() {
+            held.join(number, ids, ledger, found)?;
         }
         Ok(())
     }
@@ -293,8 +314,9 @@ impl Held {
             }
             return Ok(());
         }
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
         let (mut at, packs) = (0, self.packs.len());
-        self.segment.scan(0..self.segment.len(), &mut |row, stored| {
+        self.segment.scan(self.segment.rows_between(first, last), &mut |row, stored| {
             let id = stored.id();
             while ids.get(at).is_some_and(|wanted| *wanted < id) {
                 at += 1;

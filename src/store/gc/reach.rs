@@ -20,8 +20,8 @@ use crate::store::{Content, EntryKind, StoreError};
 const DATA_BATCH: usize = 1 << 19;
 /// The same of other kinds, which need their places as well.
 const BATCH: usize = 128 << 10;
-/// Chunks of manifests that are read before what they lead to is looked at: some 16 MiB of them.
-const WINDOW: usize = 1024;
+/// Chunks of manifests that are read before what they lead to is looked at: some 8 MiB of them, and as much again of what they lead to.
+const WINDOW: usize = 512;
 /// Runs of packs that are fetched at the same time.
 const FETCHES: usize = 4;
 
@@ -86,6 +86,12 @@ impl<'a> Reach<'a> {
         }
     }
 
+    fn wait_for_all(&mut self, children: Children) {
+        for (kind, id) in children {
+            self.wait(kind, id);
+        }
+    }
+
     /// Marks everything that was added leads to; what is nowhere is kept apart.
     pub(super) async fn run(&mut self, mut marks: Marks, ledger: &Ledger) -> Result<Marks, GcError> {
         loop {
@@ -126,8 +132,12 @@ impl<'a> Reach<'a> {
         });
         joined.map_err(|source| StoreError::Local { action: "read the cached index", source })?;
         self.missing.append(&mut missing);
-        if let Some(unread) = self.unread.get_mut(kind.index()) {
+        if let Some(unread) = self.unread.get_mut(kind.index())
+            && !new.is_empty()
+        {
             unread.append(&mut new);
+            // What shares a frame is read together: decompressing it again and again would cost more than all the rest.
+            unread.sort_unstable_by_key(|(_, place)| (place.pack, place.location.frame_offset));
         }
         Ok(marks)
     }
@@ -146,19 +156,15 @@ impl<'a> Reach<'a> {
         let mut opened = stream::iter(runs)
             .map(|run| async move { open(fetcher, run, kind).await })
             .buffer_unordered(FETCHES);
-        let (mut children, mut lost) = (Vec::new(), Vec::new());
-        while let Some((mut found, mut damaged)) = opened.try_next().await? {
-            children.append(&mut found);
+        let mut lost = Vec::new();
+        while let Some((found, mut damaged)) = opened.try_next().await? {
+            self.wait_for_all(found);
             lost.append(&mut damaged);
         }
-        drop(opened);
         for id in lost {
             let unreadable = |source| GcError::Unreadable { source };
             let bytes = fetcher.rescue().chunk(id).await.map_err(unreadable)?;
-            children.append(&mut children_of(kind, &id, &bytes, fetcher).map_err(unreadable)?);
-        }
-        for (kind, id) in children {
-            self.wait(kind, id);
+            self.wait_for_all(children_of(kind, &id, &bytes, fetcher).map_err(unreadable)?);
         }
         Ok(())
     }
