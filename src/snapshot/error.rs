@@ -185,10 +185,10 @@ impl Classify for BakeError {
                 Some("a step copies it out of its mount; keep it in the step that needs it".into())
             }
             Self::ImageTooLarge { limit: "image", .. } => {
-                Some("make the image smaller, or raise --max-image".into())
+                Some("raise --max-image, and `kiln image layers` shows what weighs and what is wasted; or make the image smaller".into())
             }
             Self::ImageTooLarge { limit: "disk", .. } => {
-                Some("make the image smaller, or give the sandbox more --disk".into())
+                Some("give the sandbox more --disk, and `kiln image layers` shows what weighs; or make the image smaller".into())
             }
             Self::Resources(_) => Some("lower --cpu, --memory or --disk, or choose another --profile".into()),
             Self::Revoked { .. } => Some("bake it anew with --rebuild".into()),

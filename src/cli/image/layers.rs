@@ -286,7 +286,7 @@ fn human(view: &ContentsView, paint: Paint) -> String {
             let what = if path.deleted { "deleted" } else { "overwritten" };
             vec![size(path.bytes), path.times.to_string(), what.to_owned(), path.path.clone()]
         }));
-        text.push_str(&format!("\n\n{}", table(&rows)));
+        text.push_str(&format!("\n{}", table(&rows)));
     }
     for (title, paths) in [("DIRECTORY", &view.directories), ("FILE", &view.files)] {
         if paths.is_empty() {
@@ -296,10 +296,10 @@ fn human(view: &ContentsView, paint: Paint) -> String {
         rows.extend(paths.iter().map(|path| {
             vec![size(path.bytes), path.files.to_string(), (path.layer + 1).to_string(), path.path.clone()]
         }));
-        text.push_str(&format!("\n\n{}", table(&rows)));
+        text.push_str(&format!("\n{}", table(&rows)));
     }
     if let Some(html) = &view.html {
-        text.push_str(&format!("\n\nThe map is in {html}"));
+        text.push_str(&format!("\nThe map is in {html}"));
     }
     text
 }

@@ -195,7 +195,9 @@ fn plain(created_by: &str) -> String {
     match command.find("/bin/sh -c ") {
         // Build arguments stand before it: `|1 name=value /bin/sh -c command`.
         Some(at) if at == 0 || command.starts_with('|') => {
-            format!("RUN {}", command[at..].trim_start_matches("/bin/sh -c ").trim())
+            let words: Vec<&str> =
+                command[at..].trim_start_matches("/bin/sh -c ").split_whitespace().collect();
+            format!("RUN {}", words.join(" "))
         }
         _ => text.to_owned(),
     }
@@ -343,7 +345,7 @@ mod tests {
     fn an_instruction_is_as_the_dockerfile_has_it() {
         for (created_by, expected) in [
             ("/bin/sh -c #(nop)  COPY file:ab in / ", "COPY file:ab in /"),
-            ("/bin/sh -c apt-get update", "RUN apt-get update"),
+            ("/bin/sh -c apt-get  \t update", "RUN apt-get update"),
             ("RUN /bin/sh -c apt-get update # buildkit", "RUN apt-get update"),
             ("RUN |1 a=b /bin/sh -c make # buildkit", "RUN make"),
             ("|1 a=b /bin/sh -c make", "RUN make"),
