@@ -7,6 +7,7 @@ mod event;
 pub mod fs;
 mod host;
 mod id;
+mod lock;
 mod pattern;
 mod size;
 
@@ -18,5 +19,6 @@ pub use id::{
     BuildKey, ChannelName, ChunkId, EngineId, IdError, ImageId, RevisionId, SessionId, Sha256Digest,
     SnapshotId, SnapshotKey, SnapshotName, StoreId, WorkspaceName,
 };
+pub use lock::HostLock;
 pub use pattern::{LabelPattern, NamePattern};
 pub use size::{ByteSize, Length, SizeError, human_duration};
