@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::build::{self, BuildArgs};
 use super::completions::CompletionsArgs;
 use super::gc::GcArgs;
+use super::image::ImageCommand;
 use super::man::ManArgs;
 use super::paint::ColorChoice;
 use super::progress::LogFormat;
@@ -86,6 +87,9 @@ pub(super) enum Command {
     /// List, show and compare snapshots, move channels, pin, revoke and remove
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(SnapshotCommand),
+    /// List images on the engine, and delete those that a policy takes
+    #[command(subcommand, arg_required_else_help = true)]
+    Image(ImageCommand),
     /// Save directory trees as revisions, restore, compare, pin and remove them
     #[command(subcommand, arg_required_else_help = true)]
     Workspace(WorkspaceCommand),

@@ -10,6 +10,7 @@
 //! | `build` | `kiln build`, which is also `build-snapshot` |
 //! | `template` | `kiln template …` |
 //! | `snapshot` | `kiln snapshot …` |
+//! | `image` | `kiln image …` |
 //! | `workspace` | `kiln workspace …` |
 //! | `store` | `kiln store …` |
 //! | `gc` | `kiln gc` |
@@ -35,6 +36,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod gc;
+mod image;
 mod invocation;
 mod man;
 mod output;

@@ -11,7 +11,7 @@ use super::failure::CommandError;
 use super::invocation::Invocation;
 use super::output::Output;
 use super::paint::{ColorChoice, Paint};
-use super::{build, completions, doctor, exit, gc, man, snapshot, store, template, workspace};
+use super::{build, completions, doctor, exit, gc, image, man, snapshot, store, template, workspace};
 use crate::base::ErrorKind;
 use crate::base::config::Environment;
 
@@ -69,6 +69,7 @@ async fn dispatch(invocation: &Invocation, command: Command) -> Result<u8, Comma
         Command::Build(arguments) => build::run(invocation, &arguments).await.map(|()| 0),
         Command::Template(command) => template::run(invocation, &command).await,
         Command::Snapshot(command) => snapshot::run(invocation, &command).await.map(|()| 0),
+        Command::Image(command) => image::run(invocation, &command).await,
         Command::Workspace(command) => workspace::run(invocation, &command).await,
         Command::Store(command) => store::run(invocation, &command).await,
         Command::Gc(arguments) => gc::run(invocation, &arguments).await,

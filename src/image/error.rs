@@ -67,6 +67,9 @@ impl Classify for ImageError {
             Self::Policy { .. } | Self::DiskUnseen { .. } => ErrorKind::Invalid,
             Self::Busy { .. } => ErrorKind::Conflict,
             Self::Plan { .. } => ErrorKind::Invalid,
+            Self::Local { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
             Self::Local { .. } => ErrorKind::Unavailable,
         }
     }

@@ -403,6 +403,7 @@ impl Look<'_> {
                 Some(store) if *store != self.store.to_string() => {
                     let tag = image.tags.first().cloned();
                     let name = tag.as_deref().map_or_else(String::new, repository);
+                    let name = name.trim_start_matches("kiln/").to_owned();
                     let facts = Some(self.facts(image, tag));
                     items.push(Item { whose: Whose::Foreign { store: store.clone() }, name, image: facts });
                 }

@@ -678,7 +678,7 @@ impl<'a> Deciding<'a> {
         }
         if action.acts() {
             if let Some(other) = item.image.as_ref().and_then(|image| image.beside.first()) {
-                reason = format!("{reason}; `{other}` keeps the image");
+                reason = format!("{reason}; `{other}` names the image, too");
             }
             if action == Action::Delete
                 && facts.is_some_and(|facts| !facts.elsewhere.is_empty() && facts.state != State::Removing)

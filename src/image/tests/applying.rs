@@ -323,7 +323,11 @@ async fn images_of_another_store_and_of_nobody_are_never_touched() {
     let plan = home.plan(&aged()).await;
     let told: Vec<_> = plan.items.iter().map(|it| (it.action, it.freed.with_cache_bytes)).collect();
     assert_eq!(told, [(Action::Delete, 0), (Action::Foreign, 40)]);
-    assert!(plan.items[0].reason.ends_with("`kiln/app:mine` keeps the image"), "{}", plan.items[0].reason);
+    assert!(
+        plan.items[0].reason.ends_with("`kiln/app:mine` names the image, too"),
+        "{}",
+        plan.items[0].reason
+    );
     home.apply(plan).await;
     assert_eq!(
         home.engine.references(),

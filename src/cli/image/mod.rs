@@ -1,0 +1,13 @@
+//! `kiln image …`: images on the engine.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `command` | the commands, and what each calls |
+//! | `list` | the table of images |
+//! | `prune` | what no policy keeps goes |
+
+mod command;
+mod list;
+mod prune;
+
+pub(super) use command::{ImageCommand, run};
