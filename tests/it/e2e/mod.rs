@@ -5,6 +5,7 @@ mod ca;
 mod harness;
 mod journey;
 mod limits;
+mod pruning;
 mod repo;
 mod secrets;
 mod shipped;
