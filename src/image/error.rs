@@ -58,6 +58,13 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// Returns whether it is that this host's disk has no room left.
+    pub(super) fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Local { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    }
+}
+
 impl Classify for ImageError {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -168,7 +168,12 @@ impl ImageBench {
             return Err(ImageError::Plan { reason });
         }
         let _lock = self.lock(&info.endpoint)?;
-        let mut audit = Audit::open(&self.state_dir)?;
+        let (mut audit, mut unaudited) = match Audit::open(&self.state_dir) {
+            Ok(audit) => (Some(audit), None),
+            // A full disk is what a prune is for.
+            Err(error) if error.is_full_disk() => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
         sink.emit(PruneEvent::Step { name: "looking again" });
         let inventory = self.look(now()).await?;
         let mut applying = Applying {
@@ -180,10 +185,12 @@ impl ImageBench {
         };
         let mut order: Vec<usize> = (0..plan.items.len()).collect();
         order.retain(|at| plan.items.get(*at).is_some_and(|item| item.action.acts()));
-        order.sort_by_key(|at| plan.items.get(*at).map(|item| item.turn));
+        // The build cache first: its records go without one of ours being written, which a full disk would not let.
+        let is_cache = |item: &PlanItem| matches!(item.subject, Subject::Cache { .. });
+        order.sort_by_key(|at| plan.items.get(*at).map(|item| (!is_cache(item), item.turn)));
         sink.emit(PruneEvent::Step { name: "pruning" });
         let mut outcomes: Vec<Option<PruneOutcome>> = plan.items.iter().map(|_| None).collect();
-        let (mut ledger, mut freed, mut unaudited) = (inventory.ledger(), Freed::default(), None);
+        let (mut ledger, mut freed) = (inventory.ledger(), Freed::default());
         for at in order {
             let (Some(item), Some(place)) = (plan.items.get(at), outcomes.get_mut(at)) else { continue };
             if cancel.is_cancelled() {
@@ -206,8 +213,8 @@ impl ImageBench {
                 Ok(Err(why)) => PruneOutcome::Spared(why),
                 Err(error) => PruneOutcome::Failed(error),
             };
-            if let Err(error) = audit.add(now(), &plan, item, &outcome) {
-                sink.emit(PruneEvent::Warning { message: format!("the audit is not whole: {error}") });
+            let added = audit.as_mut().map(|audit| audit.add(now(), &plan, item, &outcome));
+            if let Some(Err(error)) = added {
                 unaudited = Some(error);
             }
             sink.emit(PruneEvent::Item {
@@ -218,6 +225,9 @@ impl ImageBench {
                 detail: outcome.detail(),
             });
             *place = Some(outcome);
+        }
+        if let Some(error) = &unaudited {
+            sink.emit(PruneEvent::Warning { message: format!("the audit is not whole: {error}") });
         }
         let measured_bytes = match self.engine.disk_usage().await {
             Ok(usage) => i64::try_from(inventory.layers_bytes)

@@ -17,7 +17,7 @@ use crate::catalog::*;
 use crate::docker::fake::{FakeEngine, FakeImage};
 use crate::docker::{Builder, CacheRecord, ContainerSpec, DiskSpace, Engine as _, HistoryEntry, NetworkMode};
 use crate::image::*;
-use crate::objects::{DirStore, Key, ObjectStore as _};
+use crate::objects::{DirStore, Key, ObjectStore, SimStore, SimWhen};
 
 /// A store, an engine and a state folder.
 struct Home {
@@ -77,9 +77,14 @@ fn record(id: SnapshotId, name: &str, created: jiff::Timestamp) -> SnapshotRecor
 impl Home {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let objects = Arc::new(DirStore::new(folder.path().join("store")));
+        Self::over(objects, folder)
+    }
+
+    fn over(objects: Arc<dyn ObjectStore>, folder: tempfile::TempDir) -> Self {
         let engine = FakeEngine::new();
         let bench = ImageBench {
-            catalog: Catalog::new(Arc::new(DirStore::new(folder.path().join("store")))),
+            catalog: Catalog::new(objects),
             engine: Arc::new(engine.clone()),
             store: StoreId::generate(),
             state_dir: folder.path().join("state"),
@@ -484,4 +489,52 @@ async fn a_cancelled_prune_ends_after_the_item_in_hand() {
     let report = home.bench.apply(plan, &sink, &cancel).await.unwrap();
     assert_eq!((words(&report), report.cancelled), (vec!["done", "not_reached"], true));
     assert_eq!(words(&home.prune(&ImageRules { grace: Some(hours(1)), ..aged() }).await), ["done"]);
+}
+
+/// A store that dies at its n-th write of a prune, or only refuses it; whatever was begun, the next prunes finish.
+async fn cut_short(n: u64, when: SimWhen, dies: bool) -> bool {
+    let store = SimStore::new(n);
+    let mut home = Home::over(Arc::new(store.actor("first")), tempfile::tempdir().unwrap());
+    for (name, bytes) in [("a", 50), ("b", 60)] {
+        let id = home.bake(name, 100, bytes).await;
+        home.bench.catalog.transition(id, &StateEntry::to(State::Inactive, now())).await.unwrap();
+    }
+    let kept = home.bake("c", 5, 70).await;
+    let plan = home.plan(&aged()).await;
+    assert_eq!(plan.count(Action::Delete), 2);
+    let before = store.writes();
+    if dies {
+        store.crash_at_write(n, when)
+    } else {
+        store.fail_write(n, when)
+    }
+    let report = home.apply(plan).await;
+    let reached = store.writes() - before >= n;
+    if reached && !dies {
+        assert!(report.failed() <= 1, "one failure hides no other: {:?}", words(&report));
+    }
+    home.bench.catalog = Catalog::new(Arc::new(store.actor("next")));
+    for _ in 0..2 {
+        assert_eq!(home.prune(&aged()).await.failed(), 0);
+    }
+    assert_eq!(home.engine.references(), [format!("kiln/c:{kept}")], "write {n} {when:?}");
+    for snapshot in home.bench.catalog.list().await.unwrap() {
+        let state = if snapshot.id() == kept { State::Active } else { State::Removed };
+        assert_eq!(snapshot.state(), state, "write {n} {when:?}");
+    }
+    reached
+}
+
+#[tokio::test]
+async fn whatever_write_a_prune_dies_at_the_next_one_finishes() {
+    for when in [SimWhen::Before, SimWhen::After] {
+        for dies in [true, false] {
+            let mut n = 1;
+            while cut_short(n, when, dies).await {
+                n += 1;
+            }
+            // Three of each: removing, the place, removed.
+            assert_eq!(n - 1, 6, "{when:?}");
+        }
+    }
 }

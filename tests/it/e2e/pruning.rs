@@ -246,6 +246,17 @@ fn each_policy_deletes_what_its_table_says_and_frees_what_it_promised() {
     };
     assert_eq!(foreign(&plan), 2);
 
+    // What the engine's own prune would take: every image that no container holds, whatever it is to whom.
+    let held = docker(&["ps", "--all", "--no-trunc", "--format", "{{.Image}}"]);
+    let taken: BTreeSet<String> =
+        fleet.here().into_iter().filter(|tag| !held.contains(tag.as_str())).collect();
+    assert_eq!(taken.len(), 39);
+    for (name, id) in [("alpha", alpha[7]), ("beta", beta[5]), ("beta", beta[6]), ("delta", delta[6])] {
+        assert!(taken.contains(&format!("kiln/{name}:{id}")), "pinned, promoted or stood on");
+    }
+    let plan = fleet.prune(&["--unused-for", "20d"]);
+    assert_eq!(plan["deactivated"].as_u64().unwrap() + plan["waiting"].as_u64().unwrap(), 20, "{plan:#}");
+
     // The revoked one has no step before its deletion.
     fleet.deletes(&["--expired"], &[("epsilon", epsilon[3]), ("epsilon", epsilon[4])], 0);
     let name = |name: &'static str| ["--name", name];
