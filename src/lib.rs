@@ -8,7 +8,7 @@
 //! ```text
 //! cli                                faces: parse, call, print
 //! toolkit                            opens everything once
-//! snapshot  workspace                jobs: bake, gate, check, record; save, restore, compare
+//! snapshot  workspace  image         jobs: bake, gate, check, record; save, restore, compare; prune images
 //! catalog  store                     keepers: records of snapshots and channels; chunks, packs, index, revisions
 //! objects  docker  template          drivers: bytes, engines, Dockerfiles
 //! base                               ids, sizes, clock, errors, events, durable writes
@@ -26,6 +26,12 @@
 //! files that may have changed go through `contents` (read, cut, hash, compare, compress, pack) and come out in order in `stage`,
 //! which writes the manifest. `commit` writes the record, which is the commit point once nobody has evicted the session.
 //! `workspace::restore` goes the other way: record, manifest, a plan by packs, `fill`, and a rename.
+//!
+//! # The journey of a prune
+//!
+//! `image::Inventory` looks at an engine and a store, images before records and containers last. `image::decide` is pure: guards,
+//! then rules, then the least recently used until there is room; a reason for each item, and what it frees counted by layers.
+//! `image::ImageBench::apply` does what the plan says, looks at each item again just before, and never forces.
 //!
 //! # Words
 //!

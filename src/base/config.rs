@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ByteSize, Classify, ErrorKind, LabelPattern, Length, NamePattern};
 
@@ -89,6 +89,183 @@ pub struct Config {
     /// Settings of workspaces.
     #[serde(default)]
     pub workspace: WorkspaceConfig,
+    /// Settings of images.
+    #[serde(default)]
+    pub image: ImageConfig,
+}
+
+/// The `[image]` table of `kiln.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// What `kiln image prune` takes away.
+    pub prune: Option<ImageRules>,
+}
+
+/// The `[image.prune]` table of `kiln.toml`: which images go. It has at least one rule, and the rules do not contradict each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ImageTable")]
+pub struct ImageRules {
+    /// Only snapshots whose names fit one of these; none means all.
+    pub name: Vec<NamePattern>,
+    /// None whose names fit one of these.
+    pub not_name: Vec<NamePattern>,
+    /// Of each name the newest so many are kept. Where no other rule takes snapshots of a name, the others go.
+    pub keep_last: Option<NonZeroU32>,
+    /// What is younger is kept; an hour where it is not said.
+    pub min_age: Option<Length>,
+    /// What is older goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Length>,
+    /// What was not used for so long goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused_for: Option<Length>,
+    /// What is revoked, expired or left over goes; with any other rule, too.
+    pub expired: bool,
+    /// The least recently used go until this store's images take no more than this together.
+    pub max_total: Option<ByteSize>,
+    /// Above so many percent of the engine's disk …
+    pub high: Option<u8>,
+    /// … the least recently used go until it is down to so many.
+    pub low: Option<u8>,
+    /// The least recently used go at once until so much of the engine's disk is free.
+    pub min_free: Option<ByteSize>,
+    /// Of the build cache, what nobody used for longest goes until it takes no more than this.
+    pub include_cache: Option<ByteSize>,
+    /// How long a snapshot is put aside before its image is deleted; a day where it is not said.
+    pub grace: Option<Length>,
+    /// Time in which nobody watched the engine does not count as use.
+    pub trust_created: bool,
+}
+
+/// The `[image.prune]` table as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageTable {
+    #[serde(default)]
+    name: Vec<NamePattern>,
+    #[serde(default)]
+    not_name: Vec<NamePattern>,
+    keep_last: Option<NonZeroU32>,
+    min_age: Option<Length>,
+    #[serde(default, deserialize_with = "some_length")]
+    max_age: Option<Length>,
+    #[serde(default, deserialize_with = "some_length")]
+    unused_for: Option<Length>,
+    #[serde(default)]
+    expired: bool,
+    max_total: Option<ByteSize>,
+    high: Option<u8>,
+    low: Option<u8>,
+    min_free: Option<ByteSize>,
+    include_cache: Option<ByteSize>,
+    grace: Option<Length>,
+    #[serde(default)]
+    trust_created: bool,
+}
+
+impl TryFrom<ImageTable> for ImageRules {
+    type Error = String;
+
+    fn try_from(table: ImageTable) -> Result<Self, String> {
+        let rules = Self {
+            name: table.name,
+            not_name: table.not_name,
+            keep_last: table.keep_last,
+            min_age: table.min_age,
+            max_age: table.max_age,
+            unused_for: table.unused_for,
+            expired: table.expired,
+            max_total: table.max_total,
+            high: table.high,
+            low: table.low,
+            min_free: table.min_free,
+            include_cache: table.include_cache,
+            grace: table.grace,
+            trust_created: table.trust_created,
+        };
+        match rules.contradiction() {
+            Some(reason) => Err(format!("it {reason}")),
+            None => Ok(rules),
+        }
+    }
+}
+
+impl ImageRules {
+    /// 1 h: longer than a bake that was begun needs to find its base.
+    const MIN_AGE: Length = Length::seconds(3_600);
+
+    /// 24 h: whoever misses a snapshot has a working day to say so.
+    const GRACE: Length = Length::seconds(86_400);
+
+    /// Returns the age under which nothing goes.
+    #[must_use]
+    pub fn min_age(&self) -> Length {
+        self.min_age.unwrap_or(Self::MIN_AGE)
+    }
+
+    /// Returns how long a snapshot is put aside.
+    #[must_use]
+    pub fn grace(&self) -> Length {
+        self.grace.unwrap_or(Self::GRACE)
+    }
+
+    /// Returns whether a rule says by itself which images go, so that `keep_last` only keeps.
+    #[must_use]
+    pub fn takes_by_itself(&self) -> bool {
+        self.max_age.is_some() || self.unused_for.is_some() || self.asks_for_room() || self.expired
+    }
+
+    /// Returns whether a rule takes the least recently used.
+    #[must_use]
+    pub fn asks_for_room(&self) -> bool {
+        self.max_total.is_some() || self.asks_for_disk()
+    }
+
+    /// Returns whether a rule looks at the engine's disk.
+    #[must_use]
+    pub fn asks_for_disk(&self) -> bool {
+        self.high.is_some() || self.low.is_some() || self.min_free.is_some()
+    }
+
+    /// Returns whether any rule is there that takes something.
+    #[must_use]
+    pub fn takes_anything(&self) -> bool {
+        self.takes_by_itself() || self.keep_last.is_some() || self.include_cache.is_some()
+    }
+
+    /// Returns why the rules cannot be followed, if they cannot: a predicate, such as `has no rule …`.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        if !self.takes_anything() {
+            return Some("has no rule that takes anything, such as unused_for or keep_last".into());
+        }
+        match (self.high, self.low) {
+            (None, None) => {}
+            (Some(_), None) => return Some("has a high and no low watermark".into()),
+            (None, Some(_)) => return Some("has a low and no high watermark".into()),
+            (Some(high), Some(_)) if !(1..=99).contains(&high) => {
+                return Some(format!("has a high watermark of {high} percent, which is none of 1 to 99"));
+            }
+            (Some(high), Some(low)) if low >= high => {
+                return Some(format!(
+                    "has a low watermark of {low} percent, which is not below the high one of {high}"
+                ));
+            }
+            (Some(_), Some(_)) => {}
+        }
+        if let (Some(max), Some(min)) = (self.max_age, self.min_age)
+            && min >= max
+        {
+            return Some(format!(
+                "keeps what is younger than {min} (min_age), and takes what is older than {max} (max_age)"
+            ));
+        }
+        if let Some(both) = self.name.iter().find(|pattern| self.not_name.contains(pattern)) {
+            return Some(format!("takes and leaves out the names `{both}`"));
+        }
+        None
+    }
 }
 
 /// The `[workspace]` table of `kiln.toml`.
@@ -329,6 +506,16 @@ mod tests {
             ("[[workspace.prune]]\nkeep_label = ['=x']\n", "line 2, column 14", "is not a label"),
             ("[[workspace.prune]]\nworkspaces = ['a b']\nkeep_last = 1\n", "line 2, column 14", "pattern"),
             ("\n[[workspace.prune]]\nworkspaces = ['*']\n", "line 2, column 1", "no rule"),
+            ("[image.prune]\nmax_total = '5 XB'\n", "line 2, column 13", "`5 XB` is not a size"),
+            ("[image.prune]\nunused_for = '3 moons'\n", "line 2, column 14", "`3 moons` is not a duration"),
+            ("[image.prune]\nkeep_lats = 3\n", "line 2, column 1", "keep_lats"),
+            ("[image.prune]\nhigh = '85%'\nlow = 80\n", "line 2, column 8", "85%"),
+            ("[image.prune]\nhigh = 80\nlow = 85\n", "line 1, column 1", "not below the high one"),
+            ("[image.prune]\nhigh = 80\n", "line 1, column 1", "no low watermark"),
+            ("[image.prune]\nhigh = 180\nlow = 8\n", "line 1, column 1", "none of 1 to 99"),
+            ("[image.prune]\nmin_age = '1h'\n", "line 1, column 1", "no rule that takes anything"),
+            ("[image.prune]\nmin_age = '30d'\nmax_age = '7d'\n", "line 1, column 1", "younger than"),
+            ("[image.prune]\nexpired = true\nname = ['a*']\nnot_name = ['a*']\n", "line 1, column 1", "`a*`"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(place) && error.contains(reason), "{text}: {error}");

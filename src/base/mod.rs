@@ -7,6 +7,7 @@ mod event;
 pub mod fs;
 mod host;
 mod id;
+mod lock;
 mod pattern;
 #[cfg(test)]
 mod rehearsal;
@@ -20,6 +21,7 @@ pub use id::{
     BuildKey, ChannelName, ChunkId, EngineId, IdError, ImageId, RevisionId, SessionId, Sha256Digest,
     SnapshotId, SnapshotKey, SnapshotName, StoreId, WorkspaceName,
 };
+pub use lock::HostLock;
 pub use pattern::{LabelPattern, NamePattern};
 #[cfg(test)]
 pub(crate) use rehearsal::Rehearsal;

@@ -369,6 +369,19 @@ impl Catalog {
         Ok(ids_in(&listed))
     }
 
+    /// Returns every snapshot that has a transition, whether its record is there or not.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub async fn with_transitions(&self) -> Result<Vec<SnapshotId>, CatalogError> {
+        let listed = self.objects.list(&Prefix::new("snap/state")?).await?;
+        let mut ids: Vec<SnapshotId> =
+            listed.iter().filter_map(|object| object.key.segments().nth(2)?.parse().ok()).collect();
+        ids.dedup();
+        Ok(ids)
+    }
+
     /// Takes the heartbeat of a finished bake away.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ pub(super) enum Command {
     /// List, show and compare snapshots, move channels, pin, revoke and remove
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(SnapshotCommand),
-    /// Show what lies in images
+    /// List images on the engine, show what lies in them, and delete those that a policy takes
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
     /// Save directory trees as revisions, restore, compare, pin and remove them

@@ -241,6 +241,54 @@ pub(super) async fn archives(engine: &dyn Engine) {
     engine.remove_container(&name).await.unwrap();
 }
 
+/// Containers of any state are listed with their images and told as they come and go; what an image takes is counted once.
+pub(super) async fn holdings(engine: &dyn Engine) {
+    let request = request(Builder::Classic, "LABEL x=y\n");
+    let built = engine.build(&request, &Discard, &CancellationToken::new()).await.unwrap();
+    let mut events = engine.container_events(None).await.unwrap();
+    let name = request.tags[0].replace(':', "-");
+    let cmd = Some(vec!["sleep".into(), "60".into()]);
+    let spec = ContainerSpec {
+        image: request.tags[0].clone(),
+        name: name.clone(),
+        cmd,
+        network: NetworkMode::None,
+        ..ContainerSpec::default()
+    };
+    let id = engine.start(&spec).await.unwrap();
+    let held = engine.all_containers().await.unwrap();
+    let held = held.iter().find(|container| container.id == id).unwrap();
+    assert_eq!((held.name.as_str(), held.image, held.running), (name.as_str(), Some(built.image), true));
+    engine.remove_container(&id).await.unwrap();
+    assert!(!engine.all_containers().await.unwrap().iter().any(|container| container.id == id));
+    let mut told = Vec::new();
+    while told.last() != Some(&ContainerAction::Removed) {
+        let next = tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap();
+        let event = next.unwrap().unwrap();
+        if event.container == id {
+            assert_eq!(
+                (&event.name, event.labels.get("kiln.test")),
+                (&name, request.labels.get("kiln.test"))
+            );
+            told.push(event.action);
+        }
+    }
+    assert_eq!(told[..2], [ContainerAction::Created, ContainerAction::Started]);
+    drop(events);
+
+    let usage = engine.disk_usage().await.unwrap();
+    let image = usage.images.iter().find(|image| image.id == built.image).unwrap();
+    assert_eq!((&image.tags, &image.labels["kiln.test"]), (&request.tags, &request.labels["kiln.test"]));
+    assert!(image.shared_bytes.is_some_and(|shared| shared <= image.size_bytes));
+    assert!(usage.layers_bytes >= image.size_bytes);
+    if let Some(space) = engine.disk_space().await.unwrap() {
+        assert!(space.free_bytes <= space.total_bytes && space.total_bytes > 0);
+    }
+    engine.untag(&request.tags[0]).await.unwrap();
+    let usage = engine.disk_usage().await.unwrap();
+    assert!(!usage.images.iter().any(|image| image.id == built.image));
+}
+
 /// What is not there is `None`, fine, or a refusal, as each method says.
 pub(super) async fn what_is_not_there(engine: &dyn Engine) {
     let none = "kiln-engine-test:none";

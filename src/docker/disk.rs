@@ -19,13 +19,23 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::http::{Http, HttpError};
-use super::{Builder, usage};
+use super::{Builder, DiskSpace, usage};
 
 /// 50 ms: how often to look whether a stopped step is gone.
 const GONE_EVERY: Duration = Duration::from_millis(50);
 
 /// 5 s: how long to wait for a stopped step at most.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Returns the space of the file system that holds `root`.
+pub(super) fn space(root: &Path) -> std::io::Result<DiskSpace> {
+    let stat = rustix::fs::statvfs(root)?;
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+    Ok(DiskSpace {
+        total_bytes: used.saturating_add(stat.f_bavail).saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
 
 /// The engine's disk, as seen from here.
 #[derive(Debug)]

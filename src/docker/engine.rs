@@ -74,6 +74,27 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Returns the containers that carry `label` (`NAME` or `NAME=value`), running or not.
     async fn containers(&self, label: &str) -> Result<Vec<ContainerInfo>, EngineError>;
 
+    /// Returns all containers of any state, whosever they are, with the images that they hold.
+    async fn all_containers(&self) -> Result<Vec<ContainerUse>, EngineError>;
+
+    /// Follows what becomes of containers: from `since` on, as far back as the engine remembers, or from now on. The stream ends
+    /// when the engine goes.
+    async fn container_events(
+        &self,
+        since: Option<jiff::Timestamp>,
+    ) -> Result<BoxStream<'static, Result<ContainerEvent, EngineError>>, EngineError>;
+
+    /// Returns what takes space: all images with what they share, whosever they are, and the build cache. The engine may take
+    /// seconds to count.
+    async fn disk_usage(&self) -> Result<DiskUsage, EngineError>;
+
+    /// Returns the space of the file system that holds the engine's data; `None` where that is not on this host.
+    async fn disk_space(&self) -> Result<Option<DiskSpace>, EngineError>;
+
+    /// Deletes one record of the build cache; returns the bytes that it had. `None` where it is gone, or stays because a build or
+    /// another record needs it.
+    async fn delete_cache_record(&self, id: &str) -> Result<Option<u64>, EngineError>;
+
     /// Kills and removes a container and its anonymous volumes. One that is not there is fine.
     async fn remove_container(&self, container: &str) -> Result<(), EngineError>;
 

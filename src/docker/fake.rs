@@ -23,6 +23,7 @@ use crate::base::{EngineId, ImageId, Sha256Digest, Sink};
 pub struct FakeEngine {
     info: EngineInfo,
     state: Arc<Mutex<State>>,
+    happened: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +44,11 @@ struct State {
     calls: BTreeMap<&'static str, u64>,
     unreachable: bool,
     made: u64,
+    cache: Vec<CacheRecord>,
+    space: Option<DiskSpace>,
+    events: Vec<ContainerEvent>,
+    /// By the name of a reference: what untagging it fails with.
+    holding: BTreeMap<String, String>,
 }
 
 /// An image that a fake engine has or makes.
@@ -187,7 +193,7 @@ impl FakeEngine {
             endpoint: "fake://engine".to_owned(),
             builders,
         };
-        Self { info, state: Arc::default() }
+        Self { info, state: Arc::default(), happened: Arc::default() }
     }
 
     /// Changes what the engine says of itself.
@@ -258,7 +264,13 @@ impl FakeEngine {
         if let Some(info) = state.containers.get_mut(&id) {
             (info.running, info.exit_code) = (false, Some(exit_code));
         }
+        let ended = state.containers.get(&id).cloned();
         state.logs.insert(id, printed.iter().map(|line| (*line).to_owned()).collect());
+        drop(state);
+        if let Some(info) = ended {
+            let reference = info.image.map_or_else(String::new, |image| image.to_string());
+            self.happens(&info, &reference, &[ContainerAction::Ended]);
+        }
     }
 
     /// Puts a directory into a container: the tar of what it holds.
@@ -278,6 +290,47 @@ impl FakeEngine {
     /// Says how all further transfers of archives go wrong.
     pub fn on_transfer(&self, transfer: Option<FakeTransfer>) {
         self.state().transfer = transfer;
+    }
+
+    /// Puts a record into the build cache, or takes the place of one of the same id.
+    pub fn put_cache_record(&self, record: CacheRecord) {
+        let mut state = self.state();
+        state.cache.retain(|other| other.id != record.id);
+        state.cache.push(record);
+    }
+
+    /// Says what space the engine's file system has; without it the engine is on another host.
+    pub fn set_disk_space(&self, space: Option<DiskSpace>) {
+        self.state().space = space;
+    }
+
+    /// Makes taking `reference` away fail with the engine's `words`; without words it works again.
+    pub fn hold_reference(&self, reference: &str, words: Option<&str>) {
+        let mut state = self.state();
+        match words {
+            Some(words) => state.holding.insert(full(reference), words.to_owned()),
+            None => state.holding.remove(&full(reference)),
+        };
+    }
+
+    fn happens(&self, info: &ContainerInfo, reference: &str, actions: &[ContainerAction]) {
+        let mut labels = info.labels.clone();
+        let mut state = self.state();
+        if let Some(image) = info.image.and_then(|id| state.images.get(&id)) {
+            labels.extend(image.labels.clone());
+        }
+        for action in actions {
+            state.events.push(ContainerEvent {
+                at: crate::base::now(),
+                action: *action,
+                container: info.id.clone(),
+                name: info.name.clone(),
+                image: reference.to_owned(),
+                labels: labels.clone(),
+            });
+        }
+        drop(state);
+        self.happened.notify_waiters();
     }
 
     /// Makes the engine unreachable, or reachable again.
@@ -506,6 +559,9 @@ impl Engine for FakeEngine {
 
     async fn untag(&self, reference: &str) -> Result<(), EngineError> {
         let mut state = self.called("untag")?;
+        if let Some(words) = state.holding.get(&full(reference)) {
+            return Err(refused("remove an image", 500, words.clone()));
+        }
         let Some(id) = state.tags.get(&full(reference)).copied() else { return Ok(()) };
         if state.tags.values().filter(|tagged| **tagged == id).count() == 1 {
             if let Some(container) = state.containers.values().find(|info| info.image == Some(id)) {
@@ -559,11 +615,13 @@ impl Engine for FakeEngine {
             running: true,
             exit_code: None,
         };
-        state.containers.insert(id.clone(), info);
+        state.containers.insert(id.clone(), info.clone());
         // Two blocks of zeros are the tar of an empty directory.
         state.paths.insert((id.clone(), "/mnt".to_owned()), Some(vec![0; 1024].into()));
         state.paths.insert((id.clone(), "/etc/passwd".to_owned()), None);
         state.started.push(spec.clone());
+        drop(state);
+        self.happens(&info, &spec.image, &[ContainerAction::Created, ContainerAction::Started]);
         Ok(id)
     }
 
@@ -627,12 +685,95 @@ impl Engine for FakeEngine {
         Ok(state.containers.values().filter(|info| fits(&info.labels, label)).cloned().collect())
     }
 
+    async fn all_containers(&self) -> Result<Vec<ContainerUse>, EngineError> {
+        let state = self.called("all_containers")?;
+        let container = |info: &ContainerInfo| ContainerUse {
+            id: info.id.clone(),
+            name: info.name.clone(),
+            image: info.image,
+            reference: info.image.map_or_else(String::new, |image| image.to_string()),
+            running: info.running,
+        };
+        Ok(state.containers.values().map(container).collect())
+    }
+
+    async fn container_events(
+        &self,
+        since: Option<jiff::Timestamp>,
+    ) -> Result<BoxStream<'static, Result<ContainerEvent, EngineError>>, EngineError> {
+        let state = self.called("container_events")?;
+        let first = match since {
+            Some(since) => state.events.iter().filter(|event| event.at < since).count(),
+            None => state.events.len(),
+        };
+        drop(state);
+        let events = futures_util::stream::unfold((self.clone(), first), |(engine, at)| async move {
+            loop {
+                // Asked for before the look, so that nothing happens unseen in between.
+                let happened = engine.happened.notified();
+                let next = {
+                    let state = engine.state();
+                    if state.unreachable {
+                        return None;
+                    }
+                    state.events.get(at).cloned()
+                };
+                if let Some(event) = next {
+                    return Some((Ok(event), (engine.clone(), at + 1)));
+                }
+                happened.await;
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
+        let state = self.called("disk_usage")?;
+        let mut holders: BTreeMap<&Bytes, u64> = BTreeMap::new();
+        for image in state.images.values() {
+            let own: std::collections::BTreeSet<&Bytes> = image.layers.iter().collect();
+            own.into_iter().for_each(|layer| *holders.entry(layer).or_default() += 1);
+        }
+        let bytes_of = |layer: &&Bytes| layer.len() as u64;
+        let images = state.images.iter().filter_map(|(id, image)| {
+            let info = state.describe(id)?;
+            let shared = image.layers.iter().filter(|layer| holders.get(layer).is_some_and(|held| *held > 1));
+            Some(ImageUsage {
+                id: *id,
+                tags: info.tags,
+                labels: info.labels,
+                size_bytes: info.size_bytes,
+                shared_bytes: Some(shared.map(|layer| bytes_of(&layer)).sum()),
+            })
+        });
+        Ok(DiskUsage {
+            images: images.collect(),
+            layers_bytes: holders.keys().map(bytes_of).sum(),
+            cache: state.cache.clone(),
+        })
+    }
+
+    async fn disk_space(&self) -> Result<Option<DiskSpace>, EngineError> {
+        Ok(self.called("disk_space")?.space)
+    }
+
+    async fn delete_cache_record(&self, id: &str) -> Result<Option<u64>, EngineError> {
+        let mut state = self.called("delete_cache_record")?;
+        let needed = state.cache.iter().any(|record| record.parents.iter().any(|parent| parent == id));
+        let found = state.cache.iter().position(|record| record.id == id && !record.in_use && !needed);
+        Ok(found.map(|at| state.cache.remove(at).size_bytes))
+    }
+
     async fn remove_container(&self, container: &str) -> Result<(), EngineError> {
         let mut state = self.called("remove_container")?;
-        if let Some(id) = state.container_id(container) {
-            state.containers.remove(&id);
-            state.logs.remove(&id);
-            state.paths.retain(|(container, _), _| *container != id);
+        let Some(id) = state.container_id(container) else { return Ok(()) };
+        let info = state.containers.remove(&id);
+        state.logs.remove(&id);
+        state.paths.retain(|(container, _), _| *container != id);
+        drop(state);
+        if let Some(info) = info {
+            let reference = info.image.map_or_else(String::new, |image| image.to_string());
+            self.happens(&info, &reference, &[ContainerAction::Removed]);
         }
         Ok(())
     }
@@ -746,6 +887,7 @@ mod tests {
         conformance::containers(&engine).await;
         conformance::archives(&engine).await;
         conformance::what_is_not_there(&engine).await;
+        conformance::holdings(&engine).await;
         assert_eq!(engine.references(), [conformance::BASE]);
     }
 

@@ -17,6 +17,7 @@
 //! | `logs` | lines out of byte streams, secrets redacted |
 //! | `disk` | what the running steps write, and what stays free |
 //! | `usage` | bytes that a folder takes |
+//! | `holdings` | what an engine holds: images, build cache, containers |
 //! | `leftovers` | what a BuildKit build leaves behind that nobody will use again |
 //! | `tags` | the tags of a build as they were before it |
 //! | `pull` | pulling an image |
@@ -43,6 +44,7 @@ mod engine;
 mod exec;
 mod failure;
 pub mod fake;
+mod holdings;
 mod http;
 mod ignore;
 mod leftovers;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::Directory;
 use super::build::{self, Site};
+use super::holdings::{Holdings, Refusal};
 use super::http::{Endpoint, Http, HttpError};
 use super::{Cause, Engine, EngineError};
 use super::{exec, pull, tags, types::*};
@@ -121,6 +122,11 @@ impl DockerEngine {
         .map_err(|error| self.meaning(error, ACTION))?;
         let api = pair(&format!("{}.{}", spoken.0, spoken.1)).ok_or_else(|| not_understood("API version"))?;
         Ok(Link { docker, api, prefix: format!("/v{}.{}", spoken.0, spoken.1), version })
+    }
+
+    async fn holdings(&self) -> Result<Holdings<'_>, EngineError> {
+        let link = self.link().await?;
+        Ok(Holdings { http: &self.http, prefix: &link.prefix, api_minor: link.api.1 })
     }
 
     async fn place(&self) -> Result<&Place, EngineError> {
@@ -450,6 +456,42 @@ impl Engine for DockerEngine {
             containers.extend(self.container(&id).await?);
         }
         Ok(containers)
+    }
+
+    async fn all_containers(&self) -> Result<Vec<ContainerUse>, EngineError> {
+        let containers = self.holdings().await?.containers().await;
+        containers.map_err(|error| error.while_doing("list containers", self.http.endpoint()))
+    }
+
+    async fn container_events(
+        &self,
+        since: Option<jiff::Timestamp>,
+    ) -> Result<BoxStream<'static, Result<ContainerEvent, EngineError>>, EngineError> {
+        let refusal =
+            Refusal { action: "tell what becomes of containers", endpoint: self.http.endpoint().clone() };
+        let events = self.holdings().await?.events(since, refusal.clone()).await;
+        events.map_err(|error| refusal.of(error))
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
+        let usage = self.holdings().await?.disk_usage().await;
+        usage.map_err(|error| error.while_doing("say what takes space", self.http.endpoint()))
+    }
+
+    async fn disk_space(&self) -> Result<Option<DiskSpace>, EngineError> {
+        let place = self.place().await?;
+        if !place.local {
+            return Ok(None);
+        }
+        super::disk::space(&place.root).map(Some).map_err(|error| EngineError::Protocol {
+            action: "say where its data is".to_owned(),
+            message: format!("`{}`: {error}", place.root.display()),
+        })
+    }
+
+    async fn delete_cache_record(&self, id: &str) -> Result<Option<u64>, EngineError> {
+        let deleted = self.holdings().await?.delete_record(id).await;
+        deleted.map_err(|error| error.while_doing("delete a record of the build cache", self.http.endpoint()))
     }
 
     async fn remove_container(&self, container: &str) -> Result<(), EngineError> {

@@ -492,4 +492,39 @@ async fn the_real_engine_keeps_the_contract() {
     conformance::containers(&engine).await;
     conformance::archives(&engine).await;
     conformance::what_is_not_there(&engine).await;
+    conformance::holdings(&engine).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker Engine"]
+async fn one_record_of_the_build_cache_goes_and_the_others_stay() {
+    let engine = engine();
+    let word = ulid::Ulid::generate().to_string();
+    let steps = format!("RUN head -c 1000000 /dev/zero > /{word}\nRUN echo {word} > /after\n");
+    let request = request(Builder::Buildkit, &steps);
+    build(&request, &Told::default()).await.unwrap();
+    let records = async || {
+        let cache = engine.disk_usage().await.unwrap().cache;
+        let ours = cache.iter().filter(|record| record.description.contains(&word)).cloned();
+        (cache.len(), ours.collect::<Vec<_>>())
+    };
+    let (before, ours) = records().await;
+    assert_eq!(ours.len(), 2, "{ours:?}");
+    assert!(ours.iter().all(|record| record.shared && !record.in_use), "{ours:?}");
+    engine.untag(&request.tags[0]).await.unwrap();
+    let (_, ours) = records().await;
+    assert!(ours.iter().all(|record| !record.shared), "{ours:?}");
+    let large = ours.iter().find(|record| record.size_bytes >= 1_000_000).unwrap();
+    let small = ours.iter().find(|record| record.id != large.id).unwrap();
+    assert_eq!(small.parents, std::slice::from_ref(&large.id));
+    // What another record stands on stays.
+    assert_eq!(engine.delete_cache_record(&large.id).await.unwrap(), None);
+    assert_eq!(engine.delete_cache_record(&small.id).await.unwrap(), Some(small.size_bytes));
+    assert_eq!(engine.delete_cache_record(&large.id).await.unwrap(), Some(large.size_bytes));
+    assert_eq!(engine.delete_cache_record(&large.id).await.unwrap(), None);
+    let (after, ours) = records().await;
+    assert!(ours.is_empty() && after + 2 == before, "{before} {after} {ours:?}");
+    for wrong in ["", "a", "*", ".*", &"a/".repeat(20)] {
+        assert!(engine.delete_cache_record(wrong).await.is_err(), "{wrong}");
+    }
 }

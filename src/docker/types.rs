@@ -355,6 +355,109 @@ pub struct ContainerInfo {
     pub exit_code: Option<i64>,
 }
 
+/// A container and the image that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerUse {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image it was made of.
+    pub image: Option<ImageId>,
+    /// How it names its image: a reference, or an id.
+    pub reference: String,
+    /// Whether it runs, or is paused.
+    pub running: bool,
+}
+
+/// What takes space on an engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of all layers of all images, each layer counted once.
+    pub layers_bytes: u64,
+    /// The images, without those that only stand below others.
+    pub images: Vec<ImageUsage>,
+    /// The records of the build cache.
+    pub cache: Vec<CacheRecord>,
+}
+
+/// What an image takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// The image.
+    pub id: ImageId,
+    /// Its references, `repository:tag`.
+    pub tags: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes of all its layers.
+    pub size_bytes: u64,
+    /// Bytes of those that other images have too, where the engine counts them.
+    pub shared_bytes: Option<u64>,
+}
+
+/// A record of the build cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheRecord {
+    /// Its id.
+    pub id: String,
+    /// The records that it stands on.
+    pub parents: Vec<String>,
+    /// The engine's word for its kind: `regular`, `source.local`, `exec.cachemount`, …
+    pub kind: String,
+    /// What made it.
+    pub description: String,
+    /// Whether a build uses it now.
+    pub in_use: bool,
+    /// Whether an image has the same layer, so that deleting one of both frees nothing.
+    pub shared: bool,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// When it was made.
+    pub created: Option<jiff::Timestamp>,
+    /// When a build used it last.
+    pub last_used: Option<jiff::Timestamp>,
+}
+
+/// The space of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpace {
+    /// Its bytes, without those that only root may fill.
+    pub total_bytes: u64,
+    /// Its free bytes, for any user.
+    pub free_bytes: u64,
+}
+
+/// What became of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// When, by the engine's clock.
+    pub at: jiff::Timestamp,
+    /// What.
+    pub action: ContainerAction,
+    /// The container's id.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// How it names its image: a reference, or an id.
+    pub image: String,
+    /// Its labels, its image's included, and what else the engine says of it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What can become of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerAction {
+    /// It was made.
+    Created,
+    /// It was started.
+    Started,
+    /// Its main process ended.
+    Ended,
+    /// It was removed.
+    Removed,
+}
+
 /// A tar on its way to an engine. An error in it ends the transfer, so that the engine never takes a part of it for the whole.
 pub type ArchiveBody = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + Sync>>;
 

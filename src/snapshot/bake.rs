@@ -156,6 +156,8 @@ impl Workbench {
             .ok_or_else(|| {
                 BakeError::Internal(format!("{} has no place of its image", snapshot.reference()))
             })?;
+        // Whoever asks for it anew uses it, and a prune must know.
+        self.catalog.touch(snapshot.id(), &place.engine, now()).await?;
         let (snapshot, channels) = self.surround(spec, snapshot).await?;
         Ok(BakeReport {
             snapshot,
@@ -207,6 +209,7 @@ impl Workbench {
             LogWriter::new(self.catalog.clone(), job.id)
         } else {
             self.clear(job.id, &tag).await?;
+            self.catalog.touch(job.id, &info.id, now()).await?;
             LogWriter::of_place(self.catalog.clone(), job.id)
         };
         let journal = Journal::begin(&self.catalog, job.id, log, is_new);

@@ -1,16 +1,12 @@
 //! One build per engine and host, so that what a step writes can be told apart from another's.
 
-use std::fs::{File, OpenOptions};
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 
 use super::BakeError;
-use crate::base::Sha256Digest;
-use crate::base::fs::create_dir_durably;
+use crate::base::{HostLock, Sha256Digest};
 
 /// How often a waiting build looks whether it may begin.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -18,8 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The right to build on an engine; given back when dropped, also by the kernel when the process dies.
 #[derive(Debug)]
 pub(super) struct BuildPermit {
-    #[expect(dead_code, reason = "the lock lives as long as the open file")]
-    file: File,
+    #[expect(dead_code, reason = "the right lasts as long as the lock")]
+    lock: HostLock,
     /// Whether somebody else had to finish first.
     pub(super) waited: bool,
 }
@@ -34,14 +30,10 @@ pub(super) async fn acquire(
     let name = Sha256Digest::of(endpoint.as_bytes()).to_string();
     let path = state_dir.join("locks").join(format!("build-{}", &name[..16]));
     let local = |source| BakeError::Local { path: path.clone(), source };
-    create_dir_durably(&state_dir.join("locks")).map_err(local)?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(local)?;
     let mut on_wait = Some(on_wait);
     loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
-            Ok(()) => return Ok(BuildPermit { file, waited: on_wait.is_none() }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(local(error)),
+        if let Some(lock) = HostLock::try_take(&path).map_err(local)? {
+            return Ok(BuildPermit { lock, waited: on_wait.is_none() });
         }
         if let Some(tell) = on_wait.take() {
             tell();

@@ -6,6 +6,7 @@ use crate::base::config::{Config, ConfigError, Environment};
 use crate::base::{ByteSize, Classify, ErrorKind, now};
 use crate::catalog::Catalog;
 use crate::docker::{DockerEngine, Engine, EngineError};
+use crate::image::ImageBench;
 use crate::objects::{
     self, Bandwidth, ObjectStore, ObjectsError, ProbeReport, StoreUrl, StoreUrlError, Throttled,
 };
@@ -181,6 +182,20 @@ impl Toolkit {
             engine: engine(&self.environment)?,
             store: self.format.id,
             library: Arc::clone(&self.library),
+            state_dir: self.environment.state_dir(),
+        })
+    }
+
+    /// Returns what the jobs on images work with. The engine is not connected to before a job needs it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `$DOCKER_HOST` is no address of an engine.
+    pub fn images(&self) -> Result<ImageBench, ToolkitError> {
+        Ok(ImageBench {
+            catalog: self.catalog.clone(),
+            engine: engine(&self.environment)?,
+            store: self.format.id,
             state_dir: self.environment.state_dir(),
         })
     }

@@ -11,6 +11,7 @@ mod format;
 mod fuzz;
 mod help;
 mod home;
+mod image;
 mod kills;
 mod library;
 mod retention;

@@ -79,7 +79,8 @@ fn digest() -> String {
     "ab".repeat(32)
 }
 
-fn record(name: &str) -> SnapshotRecord {
+/// Returns the record of a bake that has begun.
+pub(super) fn record(name: &str) -> SnapshotRecord {
     serde_json::from_value(json!({
         "version": 1, "id": SnapshotId::generate().to_string(), "name": name, "template": name,
         "description": "A sample", "created": now().to_string(),

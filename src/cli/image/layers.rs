@@ -118,12 +118,9 @@ struct Chosen {
 }
 
 /// Examines an image, and prints what lies in it.
-pub(super) async fn run(
-    invocation: &Invocation,
-    toolkit: &Toolkit,
-    arguments: &LayersArgs,
-) -> Result<(), CommandError> {
-    let chosen = choose(toolkit, &arguments.reference).await?;
+pub(super) async fn run(invocation: &Invocation, arguments: &LayersArgs) -> Result<(), CommandError> {
+    let toolkit = invocation.toolkit().await?;
+    let chosen = choose(&toolkit, &arguments.reference).await?;
     let engine = toolkit.workbench()?.engine;
     let contents = watched_to_the_end::<BakeEvent, _, _>(invocation, async |_, cancel| {
         examine(&*engine, &chosen.tag, chosen.base.as_deref(), arguments.top, cancel).await

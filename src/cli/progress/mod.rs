@@ -9,11 +9,13 @@
 //! | `transfer_lines` | saves and restores as lines |
 //! | `transfer_bar` | saves and restores as one live line |
 //! | `collection` | collections as lines, and as one live line |
+//! | `pruning` | prunes of images as lines, and as one live line |
 //! | `pace` | how far a transfer is, how fast, how long still |
 
 mod collection;
 mod lines;
 mod pace;
+mod pruning;
 mod story;
 mod teller;
 mod transfer_bar;

@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::collection::{CollectionBar, CollectionLines};
 use super::lines::{Lines, Telling};
+use super::pruning::{self, PruneBar};
 use super::transfer_bar::TransferBar;
 use super::transfer_lines::TransferLines;
 use super::tty::Tree;
 use crate::cli::paint::Paint;
 use crate::docker::EngineEvent;
+use crate::image::PruneEvent;
 use crate::snapshot::{BakeEvent, StageEvent};
 use crate::store::gc::GcEvent;
 use crate::workspace::WorkspaceEvent;
@@ -99,6 +101,39 @@ impl Story for GcEvent {
     }
 
     fn leave(screen: &mut Box<CollectionBar>) {
+        screen.finish();
+    }
+
+    fn is_warning(&self) -> bool {
+        matches!(self, Self::Warning { .. })
+    }
+
+    fn notice(code: &'static str, _message: &str) -> Self {
+        Self::Step { name: code }
+    }
+}
+
+impl Story for PruneEvent {
+    type Lines = Telling;
+    type Screen = Box<PruneBar>;
+
+    fn lines(telling: Telling) -> Telling {
+        telling
+    }
+
+    fn to_lines(&self, telling: &mut Telling, _at: Timestamp) -> Vec<String> {
+        pruning::line(*telling, self).into_iter().collect()
+    }
+
+    fn screen(paint: Paint) -> Box<PruneBar> {
+        Box::new(PruneBar::on_stderr(paint))
+    }
+
+    fn to_screen(&self, screen: &mut Box<PruneBar>, _at: Timestamp) -> bool {
+        screen.tell(self)
+    }
+
+    fn leave(screen: &mut Box<PruneBar>) {
         screen.finish();
     }
 
