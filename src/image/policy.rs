@@ -479,7 +479,11 @@ impl<'a> Deciding<'a> {
         let children = self.children.get(&id).map_or(&[][..], Vec::as_slice);
         children.iter().all(|child| {
             let here = self.candidates.iter().position(|other| other.id() == Some(*child));
-            here.is_some_and(|at| self.image(at).is_some() && self.stands_below_free(at))
+            // Deeper each time, so that a record which claims a circle ends.
+            let depth = |at: usize| self.candidates.get(at).map(|candidate| candidate.depth);
+            here.is_some_and(|child| {
+                depth(child) > depth(at) && self.image(child).is_some() && self.stands_below_free(child)
+            })
         })
     }
 

@@ -177,6 +177,13 @@ fn whoever_uses_a_snapshot_uses_what_it_stands_on() {
 }
 
 #[test]
+fn records_that_claim_a_circle_are_decided_on_like_any() {
+    let circle = [Plain { parent: Some(1), ..plain("a", 500) }, Plain { parent: Some(0), ..plain("b", 400) }];
+    let told = of(&circle, |it| (it.max_age, it.max_total) = (Some(hours(100)), Some(ByteSize(0))));
+    assert_eq!(told, ["keep parent", "keep parent"]);
+}
+
+#[test]
 fn room_is_made_by_the_least_recently_used() {
     let snapshots = [
         Plain { unused: 10, ..plain("a", 500) },

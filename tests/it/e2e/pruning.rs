@@ -12,7 +12,7 @@ use kiln::catalog::{Catalog, Mark, PlaceRecord, PlaceState, State, StateEntry, W
 use kiln::objects::DirStore;
 use serde_json::Value;
 
-use super::harness::{Run, User, docker, docker_run, text};
+use super::harness::{BASE, Run, User, docker, docker_run, folder, text};
 
 /// So many days before now.
 fn days_ago(days: i64) -> Timestamp {
@@ -322,4 +322,30 @@ fn each_policy_deletes_what_its_table_says_and_frees_what_it_promised() {
     let said = fleet.user.run(&["image", "prune", "--keep-last", "1"]).ok().stdout;
     assert!(said.contains("the channel `prod` holds it") && said.contains("would be put aside"), "{said}");
     assert!(fleet.user.run(&["image", "list"]).ok().stdout.contains("prod (before)"));
+}
+
+/// Deleting an image frees nothing at once that the build cache has as well: that was promised before it was known.
+#[test]
+#[ignore = "needs a Docker Engine"]
+fn bytes_that_the_build_cache_has_too_are_told_apart() {
+    const BYTES: u64 = 5_000_000;
+    let user = User::new();
+    let steps = format!("RUN head -c {BYTES} /dev/urandom > /five && echo {}\n", std::process::id());
+    let folder = folder(&format!("FROM {BASE}\n{steps}"));
+    user.build(text(folder.path()), &["--name", "cached", "--builder", "buildkit", "--skip-checks"]).ok();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let rules = ["--unused-for", "1s", "--min-age", "0s", "--grace", "0s", "--trust-created", "--json"];
+    let prune = |words: &[&str]| user.run(&[&["image", "prune"], &rules[..], words].concat()).ok().json();
+    assert_eq!(prune(&["--apply"])["deactivated"], 1);
+    let plan = prune(&[]);
+    let bytes = |view: &Value, name: &str| view[name].as_u64().unwrap();
+    assert!(bytes(&plan, "freed_with_cache_bytes").abs_diff(BYTES) * 20 <= BYTES, "{plan:#}");
+    assert!(bytes(&plan, "freed_bytes") * 20 <= BYTES, "{plan:#}");
+    let applied = prune(&["--apply"]);
+    assert_eq!((bytes(&applied, "deleted"), user.leftovers().as_str()), (1, ""));
+    let measured = applied["measured_bytes"].as_i64().unwrap();
+    assert!(measured.unsigned_abs().abs_diff(BYTES) * 20 <= BYTES, "{applied:#}");
+    // Gone from the images, and still in the cache.
+    let cached = docker(&["system", "df", "--verbose", "--format", "{{json .BuildCache}}"]);
+    assert!(cached.contains(&format!("echo {}", std::process::id())), "{cached}");
 }
