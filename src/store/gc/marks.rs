@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::ledger::{Ledger, Standing};
 use crate::base::ChunkId;
 use crate::store::segment::{Location, Segment};
+use crate::store::wire::broken;
 
 /// A batch with fewer ids than a segment has rows, divided by this, is looked up id by id.
 const LOOK_UP_SHARE: usize = 128;
@@ -70,11 +71,18 @@ pub(super) struct Place {
     pub(super) location: Location,
 }
 
+/// A row of the index: in eight bytes, because there are as many as a batch has ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    segment: u32,
+    row: u32,
+}
+
 /// What became of a chunk that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marked {
-    /// It was not asked for as this kind before.
-    New(Place),
+    /// It was not asked for as this kind before. [`Marks::place`] tells where it lies.
+    New(Spot),
     /// It was.
     Known,
     /// No pack that is there has it, as far as the index says.
@@ -188,20 +196,38 @@ impl Marks {
     }
 
     fn set(&mut self, kind: Kind, candidate: &Candidate) -> Marked {
-        let Some(held) = self.held.get_mut(candidate.segment as usize) else { return Marked::Missing };
-        let mut is_new = held.live.set(candidate.row as usize);
+        let Spot { segment, row } = candidate.spot;
+        let Some(held) = self.held.get_mut(segment as usize) else { return Marked::Missing };
+        let mut is_new = held.live.set(row as usize);
         if kind != Kind::DATA
-            && let Some(bits) = self
-                .walked
-                .get_mut(kind.index())
-                .and_then(|walked| walked.get_mut(candidate.segment as usize))
+            && let Some(bits) =
+                self.walked.get_mut(kind.index()).and_then(|walked| walked.get_mut(segment as usize))
         {
             if bits.0.is_empty() {
                 *bits = Bits::new(held.segment.len());
             }
-            is_new = bits.set(candidate.row as usize);
+            is_new = bits.set(row as usize);
         }
-        if is_new { Marked::New(candidate.place) } else { Marked::Known }
+        if is_new { Marked::New(candidate.spot) } else { Marked::Known }
+    }
+
+    /// Returns where a chunk lies that was marked.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a cached segment cannot be read, and on a row that cannot be.
+    pub(super) fn place(&self, spot: Spot) -> io::Result<Place> {
+        let mut place = None;
+        if let Some(held) = self.held.get(spot.segment as usize) {
+            let row = spot.row as usize;
+            held.segment.scan(row..row + 1, &mut |_, stored| {
+                let location = stored.location(held.packs.len())?;
+                let pack = held.packs.get(location.pack as usize).copied().flatten();
+                place = pack.map(|pack| Place { pack, location });
+                Ok(())
+            })?;
+        }
+        place.ok_or_else(|| broken("a row is gone"))
     }
 
     /// Counts in the ledger what there is of each pack, and what of it is needed.
@@ -282,9 +308,7 @@ impl Marks {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     standing: Standing,
-    segment: u32,
-    row: u32,
-    place: Place,
+    spot: Spot,
 }
 
 impl Held {
@@ -296,33 +320,33 @@ impl Held {
         found: &mut [Option<Candidate>],
     ) -> io::Result<()> {
         let segment = u32::try_from(number).unwrap_or(u32::MAX);
-        let mut offer = |at: usize, row: usize, location: Location| {
-            let Some(Some(pack)) = self.packs.get(location.pack as usize) else { return };
+        let mut offer = |at: usize, row: usize, pack: u32| {
+            let Some(Some(pack)) = self.packs.get(pack as usize) else { return };
             let Ok(row) = u32::try_from(row) else { return };
             let standing = ledger.standing(*pack);
             if let Some(best) = found.get_mut(at)
                 && best.is_none_or(|best| standing < best.standing)
             {
-                *best = Some(Candidate { standing, segment, row, place: Place { pack: *pack, location } });
+                *best = Some(Candidate { standing, spot: Spot { segment, row } });
             }
         };
         if ids.len() < self.segment.len() / LOOK_UP_SHARE {
             for (at, id) in ids.iter().enumerate() {
                 for (row, location) in self.segment.find_rows(id)? {
-                    offer(at, row, location);
+                    offer(at, row, location.pack);
                 }
             }
             return Ok(());
         }
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
-        let (mut at, packs) = (0, self.packs.len());
+        let mut at = 0;
         self.segment.scan(self.segment.rows_between(first, last), &mut |row, stored| {
             let id = stored.id();
             while ids.get(at).is_some_and(|wanted| *wanted < id) {
                 at += 1;
             }
             if ids.get(at) == Some(&id) {
-                offer(at, row, stored.location(packs)?);
+                offer(at, row, stored.pack());
             }
             Ok(())
         })

@@ -31,6 +31,8 @@ pub(super) struct Reach<'a> {
     fetcher: &'a Arc<Fetcher>,
     cancel: &'a CancellationToken,
     waiting: Vec<Vec<ChunkId>>,
+    /// For each kind how many distinct ids waited when that was last counted.
+    distinct: Vec<usize>,
     unread: Vec<Vec<(ChunkId, Place)>>,
     missing: Vec<(Kind, ChunkId)>,
     /// Distinct chunks of manifests, and lists, that were read.
@@ -46,6 +48,7 @@ impl<'a> Reach<'a> {
             fetcher,
             cancel,
             waiting: vec![Vec::new(); Kind::COUNT],
+            distinct: vec![0; Kind::COUNT],
             unread: vec![Vec::new(); Kind::COUNT],
             missing: Vec::new(),
             read: 0,
@@ -57,6 +60,17 @@ impl<'a> Reach<'a> {
         let kind = Kind::of_manifest(manifest.level);
         for reference in &manifest.refs {
             self.wait(kind, reference.id);
+        }
+        // Revisions have most of these in common: what waits must not grow with their number.
+        let most = self.distinct.get(kind.index()).copied().unwrap_or(0).max(BATCH).saturating_mul(2);
+        if let Some(waiting) = self.waiting.get_mut(kind.index())
+            && waiting.len() >= most
+        {
+            waiting.sort_unstable();
+            waiting.dedup();
+            if let Some(distinct) = self.distinct.get_mut(kind.index()) {
+                *distinct = waiting.len();
+            }
         }
     }
 
@@ -126,12 +140,15 @@ impl<'a> Reach<'a> {
         ids.dedup();
         let (mut new, mut missing) = (Vec::new(), Vec::new());
         let joined = marks.mark(kind, &ids, ledger, &mut |id, marked| match marked {
-            Marked::New(place) if kind != Kind::DATA => new.push((id, place)),
+            Marked::New(spot) if kind != Kind::DATA => new.push((id, spot)),
             Marked::New(_) | Marked::Known => {}
             Marked::Missing => missing.push((kind, id)),
         });
-        joined.map_err(|source| StoreError::Local { action: "read the cached index", source })?;
+        let unread = |source| StoreError::Local { action: "read the cached index", source };
+        joined.map_err(unread)?;
         self.missing.append(&mut missing);
+        let places = new.into_iter().map(|(id, spot)| Ok((id, marks.place(spot).map_err(unread)?)));
+        let mut new = places.collect::<Result<Vec<_>, StoreError>>()?;
         if let Some(unread) = self.unread.get_mut(kind.index())
             && !new.is_empty()
         {
@@ -225,4 +242,36 @@ fn children_of(kind: Kind, id: &ChunkId, bytes: &[u8], fetcher: &Fetcher) -> Res
         }
     }
     Ok(children)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::StoreId;
+    use crate::objects::SimStore;
+    use crate::store::ChunkRef;
+    use crate::store::cache::IndexCache;
+
+    /// A thousand revisions of one tree once took a thousand times the memory of one.
+    #[test]
+    fn what_waits_does_not_grow_with_the_number_of_revisions() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = IndexCache::new(home.path(), StoreId::generate());
+        let fetcher = Arc::new(Fetcher::new(Arc::new(SimStore::new(1)), cache));
+        let cancel = CancellationToken::new();
+        let mut reach = Reach::new(&fetcher, &cancel);
+        let shared: Vec<ChunkRef> = (0..4_000_u32)
+            .map(|number| ChunkRef { id: ChunkId::of(&number.to_le_bytes()), length: 1 })
+            .collect();
+        for revision in 0..500_u32 {
+            let own = ChunkRef { id: ChunkId::of(&[revision.to_le_bytes(), [1; 4]].concat()), length: 1 };
+            let refs = shared.iter().copied().chain([own]).collect();
+            reach.add_manifest(&Content { level: 0, refs });
+            assert!(reach.waiting[Kind::of_manifest(0).index()].len() < 2 * BATCH + 4_001);
+        }
+        let mut waiting = std::mem::take(&mut reach.waiting[Kind::of_manifest(0).index()]);
+        waiting.sort_unstable();
+        waiting.dedup();
+        assert_eq!(waiting.len(), 4_500);
+    }
 }
